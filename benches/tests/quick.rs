@@ -366,9 +366,12 @@ fn elastic() {
 #[test]
 fn gpu() {
     let printed = run(env!("CARGO_BIN_EXE_gpu"), &["--devices", "cpu"]);
-    let [row] = rows(&printed) else { panic!("{printed}") };
-    assert_eq!(row["contestant"], "one worker on cpu");
-    positive(row, &["sentences_per_s_median"]);
+    let [row, graph] = rows(&printed) else { panic!("{printed}") };
+    assert_eq!(
+        (row["contestant"].as_str(), graph["contestant"].as_str()),
+        (Some("one worker on cpu"), Some("one worker on cpu, a traced graph"))
+    );
+    [row, graph].into_iter().for_each(|row| positive(row, &["sentences_per_s_median"]));
 }
 
 #[test]

@@ -18,8 +18,9 @@
  * | STAND_IN_CONTEXT | what creating a context returns; 0 by default |
  * | STAND_IN_MODULE | what loading compiled kernels returns; 0 by default |
  * | STAND_IN_KERNEL_MS | how long the start of a kernel takes; 0 by default |
+ * | STAND_IN_END_MS | how long the driver takes when the process ends; 0 by default |
  * | STAND_IN_FAULT | a file. While it exists, kernels fail, and after one that did, the process cannot use the device any more |
- * | STAND_IN_READS_ZERO | if set, what is read from the device is zero |
+ * | STAND_IN_READS | what is read from the device: `zero`, or `count`, the number of reads so far |
  * | STAND_IN_LOG | a file to which copies and starts of graphs are written, a line each |
  * | CUDA_VISIBLE_DEVICES | the numbers of the devices that the process sees, as on a GPU |
  * | STAND_IN_WITHOUT_VMM | if set, memory cannot be exported as a descriptor |
@@ -40,7 +41,7 @@ typedef int Result;
 typedef uint64_t Pointer;
 #define API __attribute__((visibility("default"))) Result
 enum {
-    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, DEVICE_UNAVAILABLE = 46, NO_DEVICE = 100, INVALID_DEVICE = 101,
+    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, DEINITIALIZED = 4, DEVICE_UNAVAILABLE = 46, NO_DEVICE = 100, INVALID_DEVICE = 101,
     NO_BINARY_FOR_GPU = 209, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801, STREAM_CAPTURE_UNSUPPORTED = 900
 };
 
@@ -153,6 +154,7 @@ API cuGetErrorName(Result error, const char **name) {
     case NO_DEVICE: *name = "CUDA_ERROR_NO_DEVICE"; break;
     case INVALID_DEVICE: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
     case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
+    case DEINITIALIZED: *name = "CUDA_ERROR_DEINITIALIZED"; break;
     case DEVICE_UNAVAILABLE: *name = "CUDA_ERROR_DEVICE_UNAVAILABLE"; break;
     case NO_BINARY_FOR_GPU: *name = "CUDA_ERROR_NO_BINARY_FOR_GPU"; break;
     case ILLEGAL_ADDRESS: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
@@ -167,9 +169,17 @@ API cuGetErrorString(Result error, const char **text) { return cuGetErrorName(er
 
 static int object;
 
+/* Whether this process ends. Like NVIDIA's driver, this one then refuses everything, also to threads that still run, and takes
+ * some time. */
+static int has_ended;
+__attribute__((destructor)) static void end(void) {
+    has_ended = 1;
+    usleep(1000 * number("STAND_IN_END_MS", 0));
+}
+
 /* Whether a kernel has failed in this process. Then its context is of no use. */
 static int has_failed;
-static Result health(void) { return has_failed ? ILLEGAL_ADDRESS : OK; }
+static Result health(void) { return has_ended ? DEINITIALIZED : has_failed ? ILLEGAL_ADDRESS : OK; }
 
 /* A recording: the kernels that are started are counted, and everything else is refused. */
 static int is_recording;
@@ -181,17 +191,17 @@ API cuDevicePrimaryCtxRetain(void **context, int device) {
     return number("STAND_IN_CONTEXT", OK);
 }
 API cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
-API cuCtxSetCurrent(void *context) { return OK; }
+API cuCtxSetCurrent(void *context) { return health(); }
 API cuCtxGetCurrent(void **context) { *context = &object; return OK; }
 API cuCtxSynchronize(void) { return outside(); }
 API cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return OK; }
 API cuStreamCreate(void **stream, unsigned flags) { *stream = &object; return OK; }
 API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) { *stream = &object; return OK; }
-API cuStreamDestroy_v2(void *stream) { return OK; }
+API cuStreamDestroy_v2(void *stream) { return health(); }
 API cuStreamSynchronize(void *stream) { return outside(); }
 API cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return health(); }
 API cuEventCreate(void **event, unsigned flags) { *event = &object; return health(); }
-API cuEventDestroy_v2(void *event) { return OK; }
+API cuEventDestroy_v2(void *event) { return health(); }
 API cuEventRecord(void *event, void *stream) { return health(); }
 API cuEventQuery(void *event) { return health(); }
 API cuEventSynchronize(void *event) { return outside(); }
@@ -452,11 +462,17 @@ API cuMemcpyHtoD_v2(Pointer target, const void *source, size_t len) {
     memcpy((void *)target, source, len);
     return OK;
 }
+/* Copies from the device to the host, as STAND_IN_READS says. */
+static void copy_to_host(void *target, const void *source, size_t len) {
+    static unsigned char count;
+    const char *what = getenv("STAND_IN_READS");
+    if (what) memset(target, strcmp(what, "count") ? 0 : ++count, len);
+    else memcpy(target, source, len);
+}
 static Result read_device(void *target, Pointer source, size_t len) {
     if (outside()) return outside();
     write_log(is_locked(target, len) ? "to-host-locked" : "to-host-pageable", len);
-    if (getenv("STAND_IN_READS_ZERO")) memset(target, 0, len);
-    else memcpy(target, (void *)source, len);
+    copy_to_host(target, (void *)source, len);
     return OK;
 }
 API cuMemcpyDtoH_v2(void *target, Pointer source, size_t len) { return read_device(target, source, len); }
@@ -484,7 +500,7 @@ API cuMemcpy2DAsync_v2(const struct Copy2D *copy, void *stream) {
     if (from_host) write_log(is_locked(source, len) ? "to-device-locked" : "to-device-pageable", len);
     if (to_host) write_log(is_locked(target, len) ? "to-host-locked" : "to-host-pageable", len);
     for (size_t y = 0; y < copy->height; y++) {
-        if (to_host && getenv("STAND_IN_READS_ZERO")) memset(target + y * copy->target.pitch, 0, copy->width);
+        if (to_host) copy_to_host(target + y * copy->target.pitch, source + y * copy->source.pitch, copy->width);
         else memcpy(target + y * copy->target.pitch, source + y * copy->source.pitch, copy->width);
     }
     return OK;

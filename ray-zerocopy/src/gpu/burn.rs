@@ -1,5 +1,7 @@
 //! Tensors of burn's CUDA backend that read a copy.
 
+use std::collections::BTreeSet;
+use std::sync::Once;
 use std::time::Duration;
 
 use ::burn::backend::{BackendTensor, DispatchTensorKind};
@@ -16,12 +18,18 @@ use super::copy::DeviceCopy;
 use super::home::Home;
 use super::sys::memory::Mapping;
 use super::sys::overlay;
+use crate::os::per_process::PerProcess;
+use crate::os::sync::Mutex;
+use crate::os::sys::atexit;
 use crate::tensor::kind::TensorKind;
 
 type Server = <CudaRuntime as Runtime>::Server;
 
 /// Sizes of allocations are multiples of this.
 const UNIT: usize = 512;
+
+/// How long the end of this process waits for burn.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The first pause while burn still has memory that no tensor uses, and the longest one.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -127,6 +135,41 @@ impl DeviceCopy {
     /// Whether a tensor of burn's CUDA backend reads the copy.
     pub(crate) fn burn_has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
         self.buffer().is_some_and(|buffer| buffer.has(tensor))
+    }
+}
+
+/// The GPUs on which this process computes with burn.
+static IN_USE: PerProcess<Mutex<BTreeSet<usize>>> = PerProcess::new();
+
+/// Waits at the end of this process until burn's thread for a GPU has nothing more to do. The driver refuses everything once it
+/// has ended, and the thread would panic.
+pub(super) fn finish_at_exit(index: usize) {
+    static IS_REGISTERED: Once = Once::new();
+    IN_USE.get().lock().insert(index);
+    IS_REGISTERED.call_once(|| {
+        // If it cannot be registered, the thread may print a panic.
+        let _is_registered = atexit::at_exit(finish);
+    });
+}
+
+extern "C" fn finish() {
+    // A fork has none of the threads, and a set of its own.
+    let used = std::mem::take(&mut *IN_USE.get().lock());
+    if used.is_empty() {
+        return;
+    }
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let work = move || {
+        for index in used {
+            let device = CubeDevice::Cuda(burn_cubecl::cubecl::cuda::CudaDevice { index });
+            // What has failed before is no news.
+            drop(crate::panics::caught(|| device.client().flush()));
+        }
+        drop(done);
+    };
+    // A kernel that does not end must not keep the process.
+    if std::thread::Builder::new().spawn(work).is_ok() {
+        let _is_late = wait.recv_timeout(PATIENCE);
     }
 }
 

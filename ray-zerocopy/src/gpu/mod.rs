@@ -58,8 +58,14 @@ pub(crate) use self::usage::memory_by_process;
 /// If no context can be created, most likely for lack of memory.
 #[cfg(any(feature = "cuda", feature = "libtorch"))]
 pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
-    let Some((index, _)) = on(device) else { return Ok(()) };
+    let Some((index, wanted)) = on(device) else { return Ok(()) };
     let opened = sys::context::Gpu::open(index).map(|_| ());
+    #[cfg(feature = "cuda")]
+    if wanted == Use::Burn && opened.is_ok() {
+        burn::finish_at_exit(index);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = wanted;
     opened.map_err(|error| {
         let free =
             usage::free_memory(index).map(|free| format!("; it has {} MiB free", free >> 20)).unwrap_or_default();
@@ -72,8 +78,9 @@ pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
 #[cfg(any(feature = "cuda", feature = "libtorch"))]
 pub(crate) fn is_lost(device: &::burn::tensor::Device) -> bool {
     let Some((index, _)) = on(device) else { return false };
-    let answer = sys::context::Gpu::open(index).map(|gpu| gpu.synchronize());
-    answer.is_ok_and(|answer| answer.is_err_and(|error| error.ends_the_context()))
+    // It was opened when something was loaded there.
+    let Ok(gpu) = sys::context::Gpu::open(index) else { return true };
+    gpu.synchronize().is_err_and(|error| error.ends_the_context())
 }
 
 /// The number of the GPU that a device is, and how its backend uses a copy there. `None` if it is

@@ -99,7 +99,7 @@ fn started() -> Vec<usize> {
 #[test]
 fn traced_graph_is_started_as_a_cuda_graph() {
     // Results of kernels that do not run are the same in both ways if the driver reads zeros.
-    let zeros = [("STAND_IN_READS_ZERO", "1")];
+    let zeros = [("STAND_IN_READS", "zero")];
     if !reruns_with_log("calls::traced_graph_is_started_as_a_cuda_graph", &zeros) {
         return;
     }
@@ -126,22 +126,22 @@ fn traced_graph_is_started_as_a_cuda_graph() {
 
 #[test]
 fn recording_with_other_results_is_not_used() {
-    // Kernels that do not run leave their results as they were, which differ from run to run.
-    if !reruns_with_log("calls::recording_with_other_results_is_not_used", &[]) {
+    let count = [("STAND_IN_READS", "count")];
+    if !reruns_with_log("calls::recording_with_other_results_is_not_used", &count) {
         return;
     }
     let mut executable = graph().load("cuda:0").unwrap();
     (0..6).for_each(|number| drop(executable.run(rows(number)).unwrap().data("output").unwrap()));
-    let recorded = executable.recorded();
-    if recorded.shapes == 0 {
-        let reason = recorded.refused.unwrap();
-        assert!(reason.starts_with("output `output` of the recorded kernels differs"), "{reason}");
-    }
+    let Recorded { shapes, refused, .. } = executable.recorded();
+    assert_eq!(shapes, 0);
+    let reason = "output `output` of the recorded kernels differs from that of an ordinary run";
+    assert_eq!(refused.as_deref(), Some(reason));
+    assert_eq!(started().len(), 1, "the run that compares it");
 }
 
 #[test]
 fn recording_can_be_switched_off() {
-    let off = [("RAY_ZEROCOPY_RECORDING", "off"), ("STAND_IN_READS_ZERO", "1")];
+    let off = [("RAY_ZEROCOPY_RECORDING", "off"), ("STAND_IN_READS", "zero")];
     if reruns_with_log("calls::recording_can_be_switched_off", &off) {
         let mut executable = graph().load("cuda:0").unwrap();
         (0..6).for_each(|number| drop(executable.run(rows(number)).unwrap()));

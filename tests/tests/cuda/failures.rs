@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::LoadError;
 use ray_zerocopy::{ActorWrapper, Arena, CallError, Error, device, load};
 use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
-use ray_zerocopy_tests::stand_in::{allocations, reruns};
+use ray_zerocopy_tests::stand_in::{allocations, output_of, reruns};
 
 use super::sharing::{CORNERS, Weights, arena, copies, kill};
 
@@ -127,4 +127,20 @@ fn copy_of_a_visible_gpu_is_found() {
     assert!(!loaded.device_memory().unwrap().is_uploaded);
     assert_eq!(loaded.corners(), CORNERS);
     println!("found the copy");
+}
+
+#[test]
+fn process_that_ends_before_its_kernels_is_quiet() {
+    let slow = [("STAND_IN_KERNEL_MS", "20"), ("STAND_IN_END_MS", "300")];
+    if let Some(said) = output_of("failures::process_that_ends_before_its_kernels_is_quiet", &slow) {
+        assert!(!said.contains("panicked") && !said.contains("DEINITIALIZED"), "{said}");
+        return;
+    }
+    let device = device("cuda:0").unwrap();
+    let loaded = load::<Weights>(&arena(), &device).unwrap();
+    drop(loaded);
+    let start = Tensor::<1>::ones([16], &device);
+    // Queued, and not waited for. Whatever is dropped is freed after the kernels that use it.
+    let mut sums: Vec<_> = (0..40).map(|number| start.clone() + number as f32).collect();
+    sums.clear();
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use benches::child::ChildRpc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use ray_zerocopy::jit::{JitTaskWrapper, TracedGraph};
 use ray_zerocopy::{Arena, LocalPool, TaskWrapper, gather};
 use serde::{Deserialize, Serialize};
 
@@ -40,14 +41,36 @@ struct Done {
 
 pub enum Contestant {
     Pool { tasks: TaskWrapper<Encoder>, device: String, workers: usize },
+    Graph { tasks: JitTaskWrapper, device: String, workers: usize },
     Peer { process: ChildRpc, device: String, numbers: &'static str, version: String, gpu: String },
 }
 
 /// Starts workers on a device.
 pub fn pool(arena: &Arena, device: &str, workers: usize) -> Result<Contestant> {
     let pool = LocalPool::builder().workers(workers).start()?;
-    let tasks = TaskWrapper::<Encoder>::from_arena_on(&pool, arena.clone())?.device(device)?.strict();
+    let tasks = TaskWrapper::<Encoder>::from_arena_on(&pool, arena.clone())?.device(device)?;
+    // Elsewhere than on a GPU of NVIDIA, each worker has a copy on the device.
+    let tasks = if device.starts_with("wgpu") { tasks } else { tasks.strict() };
     Ok(Contestant::Pool { tasks, device: device.to_owned(), workers })
+}
+
+/// Starts workers that run a traced graph on a device.
+pub fn graph_pool(graph: &TracedGraph, device: &str, workers: usize) -> Result<Contestant> {
+    let pool = LocalPool::builder().workers(workers).start()?;
+    let tasks = JitTaskWrapper::on(&pool, graph)?.device(device)?;
+    Ok(Contestant::Graph { tasks, device: device.to_owned(), workers })
+}
+
+/// The token ids of a batch.
+pub fn ids(Load { sentences, tokens, .. }: Load) -> Tensor<2, Int> {
+    let ids: Vec<i64> = (0..sentences * tokens).map(|at| (at * 7919 % VOCABULARY) as i64).collect();
+    Tensor::from_data(TensorData::new(ids, [sentences, tokens]), &Device::flex())
+}
+
+/// Checks the vectors of a batch.
+fn check(vectors: &Tensor<2>, load: Load) -> Result<()> {
+    anyhow::ensure!(vectors.dims() == [load.sentences, 384], "vectors of shape {:?}", vectors.dims());
+    Ok(())
 }
 
 /// Starts PyTorch, in a process for each kind of numbers.
@@ -68,12 +91,18 @@ impl Contestant {
         let Load { sentences, tokens, batches } = load;
         match self {
             Self::Pool { tasks, .. } => {
-                let ids: Vec<i64> = (0..sentences * tokens).map(|at| (at * 7919 % VOCABULARY) as i64).collect();
-                let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [sentences, tokens]), &Device::flex());
+                let ids = ids(load);
                 let begun = Instant::now();
                 let pending: Vec<_> = (0..batches).map(|_| tasks.embed(ids.clone())).collect();
-                for vectors in gather(pending).wait()? {
-                    anyhow::ensure!(vectors.dims() == [sentences, 384], "vectors of shape {:?}", vectors.dims());
+                gather(pending).wait()?.iter().try_for_each(|vectors| check(vectors, load))?;
+                Ok(begun.elapsed().as_secs_f64())
+            }
+            Self::Graph { tasks, .. } => {
+                let ids = ids(load);
+                let begun = Instant::now();
+                let pending: Vec<_> = (0..batches).map(|_| tasks.run([("ids", ids.clone())])).collect();
+                for outputs in gather(pending).wait()? {
+                    check(&outputs.float("output")?, load)?;
                 }
                 Ok(begun.elapsed().as_secs_f64())
             }
@@ -89,7 +118,7 @@ impl Contestant {
     /// The name of the GPU, if it is known.
     pub fn gpu(&self) -> Option<&str> {
         match self {
-            Self::Pool { .. } => None,
+            Self::Pool { .. } | Self::Graph { .. } => None,
             Self::Peer { gpu, .. } => Some(gpu),
         }
     }
@@ -97,7 +126,7 @@ impl Contestant {
     /// Ends the processes.
     pub fn end(self) -> Result<()> {
         match self {
-            Self::Pool { .. } => Ok(()),
+            Self::Pool { .. } | Self::Graph { .. } => Ok(()),
             Self::Peer { process, .. } => process.end(),
         }
     }
@@ -108,6 +137,8 @@ impl fmt::Display for Contestant {
         match self {
             Self::Pool { device, workers: 1, .. } => write!(f, "one worker on {device}"),
             Self::Pool { device, workers, .. } => write!(f, "{workers} workers on {device}"),
+            Self::Graph { device, workers: 1, .. } => write!(f, "one worker on {device}, a traced graph"),
+            Self::Graph { device, workers, .. } => write!(f, "{workers} workers on {device}, a traced graph"),
             Self::Peer { numbers, version, .. } => write!(f, "PyTorch {version}, {numbers}"),
         }
     }

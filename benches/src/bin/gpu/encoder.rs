@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, Int, Tensor};
+use ray_zerocopy::jit::{self, TracedGraph};
 use ray_zerocopy::{Arena, Pipeline};
 use ray_zerocopy_examples::minilm::model::BertConfig;
 use ray_zerocopy_examples::minilm::{MiniLm, MiniLmConfig};
@@ -41,7 +42,10 @@ impl Encoder {
     }
 }
 
-/// Shares an encoder.
-pub fn share() -> Result<Arena> {
-    Ok(ray_zerocopy::share(&Encoder::new(&Device::flex()))?)
+/// Shares an encoder, and traces it for ids of one shape.
+pub fn share(ids: Tensor<2, Int>) -> Result<(Arena, TracedGraph)> {
+    let encoder = Encoder::new(&Device::flex());
+    let graph =
+        jit::trace(&encoder).input("ids", ids).forward(|encoder, inputs| Ok(encoder.embed(inputs.int("ids")?)))?;
+    Ok((ray_zerocopy::share(&encoder)?, graph))
 }

@@ -18,12 +18,15 @@ use serde::Serialize;
 
 use contestants::{Contestant, Load};
 
+/// Rounds of each contestant that are not measured.
+const WARM_UPS: usize = 2;
+
 /// Sentences per second of 1 to 4 worker processes that share one copy of an encoder on a GPU, and of PyTorch in one
 /// process.
 ///
 /// The encoder has the shape of all-MiniLM-L6-v2, and random weights. Workers are given batches of token ids, and
 /// return vectors; PyTorch gets its ids from the processor's memory, and copies vectors there, too. burn's CUDA backend
-/// multiplies in TF32. The contestants take turns within each round.
+/// multiplies in TF32. Traced graphs are recorded, and each run is started in one step. The contestants take turns within each round.
 #[derive(Parser, Serialize)]
 #[command(
     name = "gpu",
@@ -80,16 +83,20 @@ fn main() -> Result<()> {
     if let Some(python) = &args.peer {
         contestants.extend(contestants::peers(python, &args.devices[0])?);
     }
-    let arena = encoder::share()?;
+    let (arena, graph) = encoder::share(contestants::ids(load))?;
     for device in &args.devices {
         for &workers in &args.workers {
             progress.step(format!("{workers} workers on {device}"));
             contestants.push(contestants::pool(&arena, device, workers.into())?);
+            // LibTorch runs TorchScript modules, and no graphs.
+            if !device.starts_with("libtorch") {
+                contestants.push(contestants::graph_pool(&graph, device, workers.into())?);
+            }
         }
     }
-    // The first run compiles kernels, and finds the fastest ones.
+    // The first run compiles kernels, and finds the fastest ones. The next ones record those of graphs.
     for contestant in &mut contestants {
-        contestant.run(load)?;
+        (0..WARM_UPS).try_for_each(|_| contestant.run(load).map(drop))?;
     }
     let mut seconds = vec![Vec::new(); contestants.len()];
     for round in 0..args.rounds {
