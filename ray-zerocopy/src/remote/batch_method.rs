@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::tensor::Device;
+
 use super::caller::{Caller, Method};
 use super::canceller::{Canceller, Queue};
 use super::method::{Arguments, RemoteMethod};
@@ -25,6 +27,7 @@ use crate::error::call::{CallError, CallPart, StartError};
 use crate::os::sync::Mutex;
 use crate::os::sys::process_id::process_id;
 use crate::panics;
+use crate::tensor::host;
 
 /// A method under `#[remote(batch)]`, whose first argument has rows.
 pub trait BatchMethod<const INDEX: usize, A: BatchArguments, T: RowsResult>: RemoteMethod<INDEX, A, T> {
@@ -46,9 +49,19 @@ pub trait BatchArguments: Arguments {
     /// If one of them cannot be written.
     fn put_rest(&self, wire: &Self::Wire, writer: &mut Writer) -> Result<(), WireError>;
 
-    /// Joins the first arguments of several calls, and keeps the other ones of the first call.
+    /// Reads the arguments of one call of several. Rows are in host memory, so that those of all calls are copied to the device
+    /// at once.
+    ///
+    /// # Errors
+    /// If the message does not have them.
+    fn take_rows(wire: &Self::Wire, reader: &mut Reader) -> Result<Self, WireError>;
+
+    /// Joins the first arguments of several calls on a device, and keeps the other ones of the first call.
     /// Returns `None` without a call.
-    fn join(calls: Vec<Self>) -> Option<Self>;
+    ///
+    /// # Errors
+    /// If they cannot be copied to the device.
+    fn join(calls: Vec<Self>, device: &Device) -> Result<Option<Self>, WireError>;
 }
 
 impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
@@ -62,14 +75,20 @@ impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
         self.1.put(rest, writer)
     }
 
-    fn join(calls: Vec<Self>) -> Option<Self> {
+    fn take_rows((first, rest): &Self::Wire, reader: &mut Reader) -> Result<Self, WireError> {
+        let first = if A::IS_TENSOR { reader.in_host_memory(first.take) } else { (first.take)(reader) };
+        Ok((first?, Rest::take(rest, reader)?))
+    }
+
+    fn join(calls: Vec<Self>, device: &Device) -> Result<Option<Self>, WireError> {
         let mut rest = None;
         let first = calls.into_iter().map(|(first, others)| {
             rest.get_or_insert(others);
             first
         });
         let first = A::join(first.collect());
-        Some((first, rest?))
+        let Some(rest) = rest else { return Ok(None) };
+        Ok(Some((first.to_device(device).map_err(WireError::new)?, rest)))
     }
 }
 
@@ -315,10 +334,13 @@ where
     T: RowsResult,
 {
     let (wire, _) = P::wire();
+    let device = reader.device().clone();
+    let is_apart = host::is_apart(&device);
     let message = reader.take_message();
     let (mut calls, mut failed) = (Vec::new(), Vec::new());
     for call in take_apart(message).map_err(WireError::new)? {
-        let read = |call| A::take(&wire, &mut Reader::new(call, reader.device().clone()));
+        let take = if is_apart { A::take_rows } else { A::take };
+        let read = |call| take(&wire, &mut Reader::new(call, device.clone()));
         match call.and_then(|call| read(call).map_err(|error| wire_error(&error))) {
             Ok(arguments) => {
                 calls.push(arguments);
@@ -327,7 +349,7 @@ where
             Err(error) => failed.push(Some(error)),
         }
     }
-    let mut results = run_joined::<P, INDEX, A, T>(pipeline, calls)?.into_iter();
+    let mut results = run_joined::<P, INDEX, A, T>(pipeline, calls, &device)?.into_iter();
     let missing = || Err(wire_error(&WireError::new("the batch has too few results".to_owned())));
     let parts = failed.into_iter().map(|failed| match failed {
         Some(error) => Err(error),
@@ -341,6 +363,7 @@ where
 fn run_joined<P, const INDEX: usize, A, T>(
     pipeline: &mut P,
     calls: Vec<A>,
+    device: &Device,
 ) -> Result<Vec<Result<Outgoing, MethodError>>, WireError>
 where
     P: BatchMethod<INDEX, A, T>,
@@ -348,13 +371,18 @@ where
     T: RowsResult,
 {
     let rows: Vec<_> = calls.iter().map(|call| call.first().rows()).collect();
-    let Some(joined) = A::join(calls) else { return Ok(Vec::new()) };
+    let Some(joined) = A::join(calls, device)? else { return Ok(Vec::new()) };
     let put = |value: &T| {
         let mut writer = Writer::default();
         (P::wire().1.put)(value, &mut writer).map_err(|error| wire_error(&error))?;
         Ok(writer.finish())
     };
-    match pipeline.run(joined).divide(&rows) {
+    let mut result = pipeline.run(joined);
+    if host::is_apart(device) {
+        // All rows at once, and not those of each call.
+        result = result.to_host().map_err(WireError::new)?;
+    }
+    match result.divide(&rows) {
         Divided::Parts(parts) => Ok(parts.iter().map(put).collect()),
         // The calls of a method that takes `&self` are repeated one by one, since the error may be
         // that of a single row.

@@ -30,6 +30,17 @@ pub trait Rows: Sized {
 
     /// The argument of a single row.
     fn one(row: Self::Row) -> Self;
+
+    /// Whether it is a tensor.
+    const IS_TENSOR: bool = false;
+
+    /// The same on a device, if it is a tensor.
+    ///
+    /// # Errors
+    /// If it cannot be copied there, with the reason.
+    fn to_device(self, _device: &Device) -> Result<Self, String> {
+        Ok(self)
+    }
 }
 
 impl<T> Rows for Vec<T> {
@@ -72,6 +83,12 @@ pub trait RowsResult: Sized {
 
     /// The row of a result that has one.
     fn into_row(self) -> Option<Self::Row>;
+
+    /// The same with its tensors in host memory.
+    ///
+    /// # Errors
+    /// If one cannot be read from its device, with the reason.
+    fn to_host(self) -> Result<Self, String>;
 }
 
 /// A result that is divided among calls.
@@ -99,6 +116,10 @@ impl<T> RowsResult for Vec<T> {
         let mut rows = self.into_iter();
         rows.next().filter(|_| rows.next().is_none())
     }
+
+    fn to_host(self) -> Result<Self, String> {
+        Ok(self)
+    }
 }
 
 impl<T: RowsResult, E> RowsResult for Result<T, E> {
@@ -118,6 +139,10 @@ impl<T: RowsResult, E> RowsResult for Result<T, E> {
             Ok(value) => value.into_row().map(Ok),
             Err(error) => Some(Err(error)),
         }
+    }
+
+    fn to_host(self) -> Result<Self, String> {
+        self.map(T::to_host).map_or_else(|error| Ok(Err(error)), |value| value.map(Ok))
     }
 }
 
@@ -141,6 +166,11 @@ macro_rules! tuples {
             fn into_row(self) -> Option<Self::Row> {
                 let ($($value,)*) = self;
                 Some(($($value.into_row()?,)*))
+            }
+
+            fn to_host(self) -> Result<Self, String> {
+                let ($($value,)*) = self;
+                Ok(($($value.to_host()?,)*))
             }
         }
     )*};
@@ -179,6 +209,12 @@ macro_rules! tensors {
                 let sizes: Vec<_> = row.dims().into_iter().skip(usize::from($rank == $row)).collect();
                 row.reshape(shape::<$rank>(1, &sizes))
             }
+
+            const IS_TENSOR: bool = true;
+
+            fn to_device(self, device: &Device) -> Result<Self, String> {
+                moved(self, device)
+            }
         }
 
         impl<K: Kind> RowsResult for Tensor<$rank, K> {
@@ -204,6 +240,10 @@ macro_rules! tensors {
             fn into_row(self) -> Option<Tensor<$row, K>> {
                 (self.dims()[0] == 1).then(|| row_at(&self, 0))?
             }
+
+            fn to_host(self) -> Result<Self, String> {
+                moved(self, &Device::flex())
+            }
         }
     )*};
 }
@@ -223,6 +263,14 @@ fn rows_at<const D: usize, K: Kind>(tensor: &Tensor<D, K>, start: usize, count: 
     let mut shape = tensor.dims();
     shape[0] = 0;
     Tensor::empty(shape, &tensor.device())
+}
+
+/// The same tensor on a device.
+fn moved<const D: usize, K: Kind>(tensor: Tensor<D, K>, device: &Device) -> Result<Tensor<D, K>, String> {
+    if tensor.device() == *device {
+        return Ok(tensor);
+    }
+    host::tensor(host::bytes(&tensor)?, &tensor.dims(), host::dtype(&tensor), device)
 }
 
 /// A tensor without elements.

@@ -159,6 +159,14 @@ impl Reader {
         &self.device
     }
 
+    /// Reads a value with tensors in host memory.
+    pub(super) fn in_host_memory<T>(&mut self, take: fn(&mut Self) -> Result<T, WireError>) -> Result<T, WireError> {
+        let device = std::mem::replace(&mut self.device, Device::flex());
+        let value = take(self);
+        self.device = device;
+        value
+    }
+
     /// The position of the next value, or of the one that could not be read.
     pub(super) fn position(&self) -> usize {
         self.at

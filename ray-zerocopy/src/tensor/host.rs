@@ -13,6 +13,19 @@ use super::dtype;
 use super::kind::{Kind, TensorKind};
 use super::source::{BlobSource, sample};
 
+/// Whether tensors of a device are not in host memory, so that bytes are copied to it and back.
+#[cfg_attr(feature = "libtorch", allow(deprecated, reason = "burn marks LibTorch as on its way out"))]
+pub(crate) fn is_apart(device: &Device) -> bool {
+    if *device == Device::flex() {
+        return false;
+    }
+    #[cfg(feature = "libtorch")]
+    if *device == Device::libtorch() {
+        return false;
+    }
+    true
+}
+
 /// A flex tensor's storage as the owner of a byte slice.
 struct Storage(Arc<Bytes>, usize);
 

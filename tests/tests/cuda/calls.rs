@@ -4,7 +4,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::jit::{JitActorWrapper, Recorded, TracedGraph, Values, trace};
-use ray_zerocopy::{ActorWrapper, Pipeline};
+use ray_zerocopy::{ActorWrapper, Batching, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::stand_in::reruns;
 
 #[derive(Pipeline)]
@@ -23,6 +23,16 @@ impl Echo {
 impl Echo {
     pub fn echo(&self, x: Tensor<1>) -> Tensor<1> {
         x
+    }
+
+    #[remote(batch)]
+    pub fn echo_rows(&self, x: Tensor<2>) -> Tensor<2> {
+        x
+    }
+
+    /// Keeps a worker busy, so that calls wait and are put together.
+    pub fn sleep(&self, ms: u64) {
+        std::thread::sleep(std::time::Duration::from_millis(ms));
     }
 }
 
@@ -62,6 +72,32 @@ fn arguments_and_results_pass_through_page_locked_memory() {
         let sum = |wanted: &str| log.iter().filter(|(what, _)| what == wanted).map(|(_, bytes)| bytes).sum::<usize>();
         assert_eq!((sum("to-device-locked"), sum("to-host-locked")), (BYTES, BYTES), "{log:?}");
         assert_eq!((sum("to-device-pageable"), sum("to-host-pageable")), (0, 0), "{log:?}");
+    }
+}
+
+#[test]
+fn rows_of_a_batch_are_copied_at_once() {
+    if !reruns_with_log("calls::rows_of_a_batch_are_copied_at_once", &[]) {
+        return;
+    }
+    let pool = LocalPool::builder().workers(1).start().unwrap();
+    let tasks = TaskWrapper::on(&pool, &Echo::new(&Device::flex())).unwrap();
+    let tasks = tasks.device("cuda:0").unwrap().batch(Batching::default());
+    tasks.sleep(0).wait().unwrap();
+    let _ = std::fs::remove_file(log_path());
+    let busy = tasks.sleep(300);
+    let rows = |number: usize| Tensor::<2>::full([number % 3 + 1, 1024], number as f32, &Device::flex());
+    let pending: Vec<_> = (0..8).map(|number| tasks.echo_rows(rows(number))).collect();
+    busy.wait().unwrap();
+    for (number, echoed) in pending.into_iter().enumerate() {
+        assert_eq!(echoed.wait().unwrap().into_data(), rows(number).into_data());
+    }
+    let log = log();
+    let all: usize = (0..8).map(|number| (number % 3 + 1) * 4096).sum();
+    for wanted in ["to-device-locked", "to-host-locked"] {
+        let copies: Vec<_> =
+            log.iter().filter(|(what, bytes)| what == wanted && *bytes >= 4096).map(|(_, bytes)| *bytes).collect();
+        assert_eq!(copies, [all], "{log:?}");
     }
 }
 
