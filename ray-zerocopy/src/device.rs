@@ -178,7 +178,11 @@ fn cuda(spec: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
     let find = || {
         #[cfg(target_os = "linux")]
         crate::gpu::count().map_err(|found| DeviceError::NotFound { device: spec.to_string(), found })?;
-        pick(spec, index, "CUDA device", || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect())
+        let list = || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect();
+        let picked = pick(spec, index, "CUDA device", list)?;
+        #[cfg(target_os = "linux")]
+        crate::gpu::hand_out(index);
+        Ok(picked)
     };
     find().map_err(explain_visible)
 }

@@ -21,6 +21,7 @@
  * | STAND_IN_END_MS | how long the driver takes when the process ends; 0 by default |
  * | STAND_IN_FAULT | a file. While it exists, kernels fail, and after one that did, the process cannot use the device any more |
  * | STAND_IN_READS | what is read from the device: `zero`, or `count`, the number of reads so far |
+ * | STAND_IN_COMPILED | flags for its compilation: `-DTOO_OLD` leaves functions of newer drivers out |
  * | STAND_IN_LOG | a file to which copies and starts of graphs are written, a line each |
  * | CUDA_VISIBLE_DEVICES | the numbers of the devices that the process sees, as on a GPU |
  * | STAND_IN_WITHOUT_VMM | if set, memory cannot be exported as a descriptor |
@@ -74,7 +75,9 @@ static uint64_t used(void) {
     memory_name(name, sizeof name);
     snprintf(wanted, sizeof wanted, "/memfd:%s (deleted)", name);
     static ino_t seen[65536];
+    static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
     size_t count = 0;
+    pthread_mutex_lock(&counting);
     uint64_t sum = 0;
     DIR *processes = opendir("/proc");
     for (struct dirent *process; processes && (process = readdir(processes));) {
@@ -96,6 +99,7 @@ static uint64_t used(void) {
         if (open_files) closedir(open_files);
     }
     if (processes) closedir(processes);
+    pthread_mutex_unlock(&counting);
     return sum;
 }
 
@@ -378,6 +382,7 @@ API cuMemGetAllocationGranularity(size_t *bytes, const struct Properties *proper
  * exported. */
 #define IMPORTED (1ull << 32)
 static int descriptor(uint64_t handle) { return (int)((handle & (IMPORTED - 1)) - 1); }
+#ifndef TOO_OLD
 API cuMemCreate(uint64_t *handle, size_t len, const struct Properties *properties, uint64_t flags) {
     if (getenv("STAND_IN_WITHOUT_VMM")) return NOT_SUPPORTED;
     if (len % GRANULARITY || properties->handle_types != POSIX_DESCRIPTOR) return INVALID_VALUE;
@@ -386,6 +391,7 @@ API cuMemCreate(uint64_t *handle, size_t len, const struct Properties *propertie
     *handle = fd + 1;
     return OK;
 }
+#endif
 API cuMemRelease(uint64_t handle) { return close(descriptor(handle)) ? INVALID_VALUE : OK; }
 API cuMemExportToShareableHandle(void *out, uint64_t handle, int type, uint64_t flags) {
     if (handle & IMPORTED) return INVALID_VALUE;

@@ -21,15 +21,18 @@ pub const NAME: &str = "STAND_IN_NAME";
 pub struct Driver(TempDir);
 
 impl Driver {
-    /// Compiles the driver.
+    /// Compiles the driver with these additional flags.
     ///
     /// # Panics
     /// If there is no C compiler, or it refuses the driver.
-    pub fn compile() -> Self {
+    pub fn compile(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda/libcuda.c");
         let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,libcuda.so.1", "-o"]);
+        compiler
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,libcuda.so.1"])
+            .args(flags)
+            .arg("-o");
         let compiled = compiler.arg(folder.path().join("libcuda.so.1")).arg(source).output();
         let compiled = compiled.expect("`cc` is installed");
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
@@ -108,7 +111,9 @@ pub fn output_of(test: &str, variables: &[(&str, &str)]) -> Option<String> {
     if is_loaded() {
         return None;
     }
-    let driver = Driver::compile();
+    let flags: Vec<&str> =
+        variables.iter().filter(|(name, _)| *name == "STAND_IN_COMPILED").map(|(_, flags)| *flags).collect();
+    let driver = Driver::compile(&flags);
     let output = driver.command(test).envs(variables.iter().copied()).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);

@@ -1,6 +1,6 @@
 //! Tensors of burn's CUDA backend that read a copy.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -55,14 +55,14 @@ impl Buffer {
         let device = CubeDevice::Cuda(burn_cubecl::cubecl::cuda::CudaDevice { index });
         let client = crate::panics::caught(|| device.client())?;
         let (address, len) = (mapping.address(), unique_size(mapping.len()));
-        let (made, is_taken) = overlay::offering(len, mapping, || {
-            crate::panics::caught(|| {
-                let handle = client.memory_dedicated_allocation((), |()| client.empty(len));
-                let resource = client.get_resource::<Server>(handle.clone()).map_err(|error| error.to_string())?;
-                Ok((handle, resource.resource().ptr))
-            })
-        });
-        let (handle, found) = made.and_then(|made: Result<_, String>| made)?;
+        let make = || {
+            let handle = client.memory_dedicated_allocation((), |()| client.empty(len));
+            let resource = client.get_resource::<Server>(handle.clone()).map_err(|error| error.to_string())?;
+            Ok::<_, String>((handle, resource.resource().ptr))
+        };
+        // On burn's thread for the GPU, so that no other allocation comes between.
+        let (made, is_taken) = overlay::offering(len, mapping, || crate::panics::caught(|| client.exclusive(make)));
+        let (handle, found) = made?.map_err(|error| error.to_string())??;
         if !is_taken || found != address {
             return Err("burn has made an allocation of its own".to_owned());
         }
@@ -138,14 +138,16 @@ impl DeviceCopy {
     }
 }
 
-/// The GPUs on which this process computes with burn.
-static IN_USE: PerProcess<Mutex<BTreeSet<usize>>> = PerProcess::new();
+/// The GPUs on which this process may compute with burn, and whether it has loaded something there.
+static IN_USE: PerProcess<Mutex<BTreeMap<usize, bool>>> = PerProcess::new();
 
 /// Waits at the end of this process until burn's thread for a GPU has nothing more to do. The driver refuses everything once it
 /// has ended, and the thread would panic.
-pub(super) fn finish_at_exit(index: usize) {
+///
+/// `is_loaded` says that something was loaded on the GPU. Otherwise, nothing may ever be computed there.
+pub(super) fn finish_at_exit(index: usize, is_loaded: bool) {
     static IS_REGISTERED: Once = Once::new();
-    IN_USE.get().lock().insert(index);
+    *IN_USE.get().lock().entry(index).or_default() |= is_loaded;
     IS_REGISTERED.call_once(|| {
         // If it cannot be registered, the thread may print a panic.
         let _is_registered = atexit::at_exit(finish);
@@ -154,13 +156,15 @@ pub(super) fn finish_at_exit(index: usize) {
 
 extern "C" fn finish() {
     // A fork has none of the threads, and a set of its own.
-    let used = std::mem::take(&mut *IN_USE.get().lock());
+    let mut used = std::mem::take(&mut *IN_USE.get().lock());
+    // burn would create a context for a GPU that it has not used.
+    used.retain(|_, is_loaded| *is_loaded || overlay::has_allocated());
     if used.is_empty() {
         return;
     }
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let work = move || {
-        for index in used {
+        for index in used.into_keys() {
             let device = CubeDevice::Cuda(burn_cubecl::cubecl::cuda::CudaDevice { index });
             // What has failed before is no news.
             drop(crate::panics::caught(|| device.client().flush()));

@@ -15,6 +15,7 @@ use super::sys::context::Gpu;
 use super::sys::memory::{Access, MappedRange, Mapping, Memory};
 use super::upload::upload;
 use crate::os::per_process::PerProcess;
+use crate::os::recording;
 use crate::os::sync::Mutex;
 
 /// Version of the layout and of the protocol between processes.
@@ -46,12 +47,19 @@ pub(crate) struct DeviceCopy {
     bytes: u64,
     /// Whether this process has uploaded it.
     is_uploaded: bool,
+    gpu: [u8; 16],
 }
 
 impl DeviceCopy {
     /// The size on the GPU, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The name of the GPU in NVIDIA's tools.
+    #[cfg(any(feature = "cuda", feature = "libtorch"))]
+    pub(crate) fn gpu(&self) -> String {
+        super::sys::context::gpu_name(&self.gpu)
     }
 
     /// Whether this process has uploaded it, and not another one.
@@ -92,6 +100,15 @@ static COPIES: PerProcess<Copies> = PerProcess::new();
 /// # Errors
 /// If there is no room, or processes cannot share the GPU's memory.
 pub(crate) fn open(
+    on: (usize, Use),
+    arena: &[u8],
+    layout: Layout,
+    bytes: &(dyn Fn(usize) -> Result<Bytes, String> + Sync),
+) -> Result<Arc<DeviceCopy>, Refusal> {
+    recording::apart(|| open_apart(on, arena, layout, bytes))
+}
+
+fn open_apart(
     (index, wanted): (usize, Use),
     arena: &[u8],
     layout: Layout,
@@ -110,6 +127,10 @@ pub(crate) fn open(
         super::sys::overlay::install().map_err(Refusal::NotShared)?;
     }
     if !gpu.shares_memory().map_err(Refusal::because)? {
+        // Each process needs room for a copy. burn would not say that it is missing.
+        if gpu.memory().is_ok_and(|(free, _)| free < layout.len() as u64) {
+            return Err(no_room(gpu, index, layout.len() as u64));
+        }
         return Err(Refusal::because("the GPU has no memory that processes can share"));
     }
     let len = Memory::rounded(&gpu, layout.len()).map_err(Refusal::because)?;
@@ -131,7 +152,7 @@ pub(crate) fn open(
     give_to_keepers(arena, &key, &shared, len as u64);
     let server = Server::new(&key, shared, len as u64).map_err(Refusal::because)?;
     let home = Home::of(mapping, wanted, index).map_err(Refusal::NotShared)?;
-    let copy = Arc::new(DeviceCopy { home, layout, bytes: len as u64, is_uploaded });
+    let copy = Arc::new(DeviceCopy { home, layout, bytes: len as u64, is_uploaded, gpu: gpu.uuid });
     let keeper = std::thread::Builder::new().name("ray-zerocopy gpu".to_owned());
     let serving = Arc::clone(&slot);
     keeper.spawn(move || serve(&serving, &server)).map_err(Refusal::because)?;

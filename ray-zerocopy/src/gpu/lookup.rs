@@ -7,19 +7,27 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SocketAddrUnix, connect};
+use rustix::process::{Pid, geteuid, test_kill_process};
 
-use super::exchange::{ANSWER, CopyKey, NAMES, claim, is_of_this_user, receive, send, socket, wait};
+use super::exchange::{ANSWER, CopyKey, NAMES, claim, receive, send, socket, wait};
 use super::keep::{KEEPERS, keeper_key};
+use crate::os::procfs;
+use crate::os::sys::peer::peer;
 
-/// How long the lookup of a copy waits for another process: one that uploads it, or one that has it
-/// and is stopped.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the lookup of a copy waits for another process that is stopped. Tests need not wait a minute.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(60) };
 
 /// Pause after which a name that could not be bound is tried again.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Connects to a name. Returns `None` if no process has it, or one of another user.
-fn reach(address: &SocketAddrUnix) -> io::Result<Option<OwnedFd>> {
+/// A connection to the process that has a name.
+struct Reached {
+    connection: OwnedFd,
+    pid: u32,
+}
+
+/// Connects to a name. Returns `None` if no process has it, or one of another user, or only a fork of a process that has ended.
+fn reach(address: &SocketAddrUnix) -> io::Result<Option<Reached>> {
     let connection = socket()?;
     // A full backlog is an error after this time, and not a wait without an end.
     set_socket_timeout(&connection, Timeout::Send, Some(ANSWER))?;
@@ -28,7 +36,16 @@ fn reach(address: &SocketAddrUnix) -> io::Result<Option<OwnedFd>> {
         Err(Errno::CONNREFUSED | Errno::AGAIN | Errno::CONNRESET) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    Ok(is_of_this_user(&connection).then_some(connection))
+    let Ok(peer) = peer(&connection) else { return Ok(None) };
+    let pid = u32::try_from(peer.pid).unwrap_or(0);
+    // 0 stands for a process of another pid namespace.
+    let has_ended = Pid::from_raw(peer.pid).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH));
+    Ok((peer.uid == geteuid().as_raw() && !has_ended).then_some(Reached { connection, pid }))
+}
+
+/// Whether a process of this pid namespace is stopped, by a signal or a debugger.
+fn is_stopped(pid: u32) -> bool {
+    matches!(procfs::state(pid), Some('T' | 't'))
 }
 
 /// The right to look for a copy and to make it. Ends when it is dropped, or with the process.
@@ -37,28 +54,44 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock of a copy.
+    /// Waits for the lock of a copy: as long as the process that has it uploads, which takes minutes if it reads from a disk.
     ///
     /// # Errors
-    /// If another process keeps it for a minute.
+    /// If that process is stopped after a minute, or has ended and a fork of it still has the lock.
     pub(crate) fn take(key: &CopyKey) -> io::Result<Self> {
         let address = key.address("lock")?;
-        let until = Instant::now() + PATIENCE;
+        let mut until = Instant::now() + PATIENCE;
+        let mut holder = None;
         loop {
             if let Some(listener) = claim(&address)? {
                 return Ok(Self { _listener: listener });
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let reason = "another process has been uploading it for a minute";
+                let reason = match holder {
+                    Some(pid) if !is_stopped(pid) => {
+                        until = Instant::now() + PATIENCE;
+                        continue;
+                    }
+                    Some(pid) => format!("process {pid}, which uploads it, is stopped"),
+                    None => {
+                        "a process that has ended was uploading it, and a fork of it keeps others from that".to_owned()
+                    }
+                };
                 return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
             }
             // The process with the lock never accepts: the connection ends when the lock does.
-            match reach(&address)? {
-                Some(connection) => drop(wait(&[&connection], left)),
+            holder = match reach(&address)? {
+                Some(Reached { connection, pid }) => {
+                    drop(wait(&[&connection], left));
+                    Some(pid)
+                }
                 // It has ended just now, or the name belongs to another user.
-                None => std::thread::sleep(PAUSE),
-            }
+                None => {
+                    std::thread::sleep(PAUSE);
+                    None
+                }
+            };
         }
     }
 }
@@ -67,7 +100,7 @@ impl Lock {
 /// no process has it.
 pub(crate) fn find(key: &CopyKey) -> io::Result<Option<(OwnedFd, u64)>> {
     for number in 0..NAMES {
-        let Some(connection) = reach(&key.address(&number.to_string())?)? else { continue };
+        let Some(Reached { connection, .. }) = reach(&key.address(&number.to_string())?)? else { continue };
         // It may have ended since, or be stopped: another one has the copy as well.
         if let Ok(Some((fd, len))) = receive(&connection) {
             return Ok(Some((fd, u64::from_le_bytes(len))));
@@ -81,7 +114,7 @@ pub(crate) fn give_to_keepers(arena: &[u8], key: &CopyKey, memory: &OwnedFd, len
     let message = [&len.to_le_bytes()[..], key.as_bytes()].concat();
     for number in 0..KEEPERS {
         let given = keeper_key(arena).address(&number.to_string()).and_then(|address| match reach(&address)? {
-            Some(connection) => send(&connection, memory.as_fd(), &message),
+            Some(Reached { connection, .. }) => send(&connection, memory.as_fd(), &message),
             None => Ok(()),
         });
         // A holder that has ended meanwhile keeps nothing.
@@ -140,7 +173,8 @@ mod tests {
             let key = key.clone();
             move || Lock::take(&key).map(|_| ())
         });
-        std::thread::sleep(Duration::from_millis(30));
+        // Longer than the patience with a process that is stopped.
+        std::thread::sleep(Duration::from_millis(700));
         assert!(!waiting.is_finished());
         drop(lock);
         waiting.join().unwrap().unwrap();

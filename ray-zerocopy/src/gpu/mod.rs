@@ -52,6 +52,9 @@ pub(crate) use self::sys::memory::MappedRange;
 #[cfg(feature = "gpu")]
 pub(crate) use self::usage::memory_by_process;
 
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+use crate::os::recording;
+
 /// Opens a device, if it is a GPU. burn panics if it cannot.
 ///
 /// # Errors
@@ -59,16 +62,16 @@ pub(crate) use self::usage::memory_by_process;
 #[cfg(any(feature = "cuda", feature = "libtorch"))]
 pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
     let Some((index, wanted)) = on(device) else { return Ok(()) };
-    let opened = sys::context::Gpu::open(index).map(|_| ());
+    let opened = recording::apart(|| sys::context::Gpu::open(index).map(|_| ()));
     #[cfg(feature = "cuda")]
     if wanted == Use::Burn && opened.is_ok() {
-        burn::finish_at_exit(index);
+        burn::finish_at_exit(index, true);
     }
     #[cfg(not(feature = "cuda"))]
     let _ = wanted;
     opened.map_err(|error| {
-        let free =
-            usage::free_memory(index).map(|free| format!("; it has {} MiB free", free >> 20)).unwrap_or_default();
+        let free = sys::context::uuid(index).and_then(|uuid| usage::free_memory(&uuid));
+        let free = free.map(|free| format!("; it has {} MiB free", free >> 20)).unwrap_or_default();
         format!("no context can be created on `cuda:{index}`: {error}{free}")
     })
 }
@@ -79,8 +82,10 @@ pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
 pub(crate) fn is_lost(device: &::burn::tensor::Device) -> bool {
     let Some((index, _)) = on(device) else { return false };
     // It was opened when something was loaded there.
-    let Ok(gpu) = sys::context::Gpu::open(index) else { return true };
-    gpu.synchronize().is_err_and(|error| error.ends_the_context())
+    recording::apart(|| match sys::context::Gpu::open(index) {
+        Ok(gpu) => gpu.synchronize().is_err_and(|error| error.ends_the_context()),
+        Err(_) => true,
+    })
 }
 
 /// The number of the GPU that a device is, and how its backend uses a copy there. `None` if it is
@@ -108,4 +113,10 @@ pub(crate) fn count() -> Result<usize, String> {
     // If it fails, weights are copied, and the load says why.
     let _ = sys::overlay::install();
     Ok(count)
+}
+
+/// Prepares the end of a process that is given a GPU for burn.
+#[cfg(feature = "cuda")]
+pub(crate) fn hand_out(index: usize) {
+    burn::finish_at_exit(index, false);
 }

@@ -8,15 +8,15 @@ use std::collections::HashMap;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 
-/// The free memory of a GPU in bytes. `None` if there is no such library, or it numbers GPUs in another
-/// way.
-pub(super) fn free_memory(index: usize) -> Option<u64> {
-    // With this variable, the number is one among the visible ones.
-    if std::env::var_os("CUDA_VISIBLE_DEVICES").is_some() {
-        return None;
-    }
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+use super::sys::context::gpu_name;
+
+/// The free memory of a GPU in bytes. `None` if there is no such library. It numbers GPUs in another order than the driver, so
+/// it is asked by the GPU's UUID.
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+pub(super) fn free_memory(uuid: &[u8; 16]) -> Option<u64> {
     let library = Nvml::init().ok()?;
-    let device = library.device_by_index(index.try_into().ok()?).ok()?;
+    let device = library.device_by_uuid(gpu_name(uuid)).ok()?;
     device.memory_info().ok().map(|memory| memory.free)
 }
 

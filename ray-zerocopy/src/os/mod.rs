@@ -14,6 +14,7 @@
 //! | `numa`, `numa_maps` | the NUMA nodes of the machine, and on which of them pages are |
 //! | `per_process` | a value for each process, with a new one after a fork |
 //! | `procfs`, `smaps` | parsers for `/proc/<pid>/maps`, `smaps`, `stat` and `cmdline` |
+//! | `recording` | keeps recordings of kernels apart from other uses of a GPU |
 //! | `replace` | writes a file that appears under its name when it is complete |
 //! | `scratch` | buffers whose memory goes back to the kernel |
 //! | `sync` | `Mutex` and `Condvar` without poisoning, and the clock |
@@ -34,6 +35,8 @@ pub(crate) mod numa_maps;
 pub(crate) mod per_process;
 pub(crate) mod procfs;
 pub(crate) mod readahead;
+#[cfg(any(feature = "gpu", feature = "wgpu"))]
+pub(crate) mod recording;
 pub(crate) mod replace;
 pub(crate) mod scratch;
 pub(crate) mod smaps;

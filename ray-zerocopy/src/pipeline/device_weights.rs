@@ -34,6 +34,17 @@ pub(crate) fn is_lost(device: &Device) -> bool {
     }
 }
 
+/// Adds to the error of a call what burn does not say: where it looks for CUDA's mathematical functions.
+pub(crate) fn explained(mut reason: String) -> String {
+    if reason.contains("libdevice.10.bc was not found") {
+        reason.push_str(
+            "\nlibdevice.10.bc is looked for in nvvm/libdevice below CUDA_PATH, or else below /usr/local/cuda, /opt/cuda, \
+             /usr/lib/cuda and /usr. NVIDIA's wheel `nvidia-nvvm` has it, too.",
+        );
+    }
+    reason
+}
+
 /// The copy of an arena on a device.
 #[derive(Default)]
 pub(crate) struct DeviceWeights {
@@ -123,13 +134,17 @@ mod shared {
             };
             match gpu::open(wanted, &arena.id().0, layout, &bytes) {
                 Ok(copy) => {
-                    let memory =
-                        DeviceMemory { bytes: copy.bytes(), is_uploaded: copy.is_uploaded(), why_copied: None };
+                    let memory = DeviceMemory {
+                        bytes: copy.bytes(),
+                        is_uploaded: copy.is_uploaded(),
+                        why_copied: None,
+                        gpu: Some(copy.gpu()),
+                    };
                     Ok(Self { copy: Some(copy), memory: Some(memory) })
                 }
                 Err(Refusal::NoRoom(reason)) => Err(LoadError::Upload { reason }),
                 Err(Refusal::NotShared(reason)) => {
-                    let memory = DeviceMemory { bytes: 0, is_uploaded: false, why_copied: Some(reason) };
+                    let memory = DeviceMemory { bytes: 0, is_uploaded: false, why_copied: Some(reason), gpu: None };
                     Ok(Self { copy: None, memory: Some(memory) })
                 }
             }

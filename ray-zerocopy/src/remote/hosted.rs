@@ -60,7 +60,7 @@ impl<P: Root> Served for HostedPipeline<P> {
         let failure = match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
             Ok(Ok(())) => return Ok(writer.finish()),
             Ok(Err(error)) => Ok(error),
-            Err(panic) => Err(panic),
+            Err(panic) => Err(device_weights::explained(panic)),
         };
         // A kernel that fails ends what the process has on the GPU: every later call would fail, too.
         let is_lost = device_weights::is_lost(&self.device);
@@ -70,7 +70,7 @@ impl<P: Root> Served for HostedPipeline<P> {
         }
         Err(match failure {
             Ok(WireError { graph: Some(error), .. }) => MethodError::Graph(error),
-            Ok(error) => wire("an argument or the result", with_end(error.to_string())),
+            Ok(error) => wire("an argument or the result", with_end(device_weights::explained(error.to_string()))),
             Err(panic) if is_lost => MethodError::Panicked(with_end(panic)),
             Err(panic) => MethodError::Panicked(self.renew(panic)),
         })

@@ -1,6 +1,6 @@
 //! A report: a row for each process, formatted as a table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -133,9 +133,14 @@ impl Report {
             self.processes.iter().filter(wanted).map(|process| process.name.as_str()).collect()
         };
         let known = self.processes.iter().filter_map(|process| process.device.as_ref());
-        if let Some(bytes) = known.clone().map(|memory| memory.bytes).max().filter(|bytes| *bytes > 0) {
-            let (users, uploaders) = (with(&|memory| memory.bytes > 0), with(&|memory| memory.is_uploaded));
-            write!(f, "\non the GPU: one copy of {} MiB, used by {}", mib(bytes), users.join(", "))?;
+        let gpus: BTreeSet<&str> = known.clone().filter_map(|memory| memory.gpu.as_deref()).collect();
+        for gpu in &gpus {
+            let is_there = |memory: &DeviceMemory| memory.gpu.as_deref() == Some(gpu);
+            let bytes = known.clone().filter(|memory| is_there(memory)).map(|memory| memory.bytes).max().unwrap_or(0);
+            let users = with(&is_there);
+            let uploaders = with(&|memory| is_there(memory) && memory.is_uploaded);
+            let place = if gpus.len() == 1 { "the GPU" } else { gpu };
+            write!(f, "\non {place}: one copy of {} MiB, used by {}", mib(bytes), users.join(", "))?;
             if !uploaders.is_empty() {
                 write!(f, "; uploaded by {}", uploaders.join(", "))?;
             }
@@ -147,10 +152,19 @@ impl Report {
             let names = with(&|memory| memory.why_copied.as_deref() == Some(reason));
             write!(f, "\non the GPU: a copy for each of {}: {reason}", names.join(", "))?;
         }
-        let used = |process: &ProcessReport| Some(format!("{} {}", process.name, mib(process.device_used?)));
+        // The driver counts a copy for the process that has uploaded it.
+        let used = |process: &ProcessReport| {
+            let used = process.device_used?;
+            let copy = process.device.as_ref().filter(|memory| memory.is_uploaded).map_or(0, |memory| memory.bytes);
+            Some(format!("{} {}", process.name, mib(used.saturating_sub(copy))))
+        };
         let used: Vec<String> = self.processes.iter().filter_map(used).collect();
         if !used.is_empty() {
-            write!(f, "\nGPU memory that the driver counts, MiB, with contexts: {}", used.join(", "))?;
+            write!(
+                f,
+                "\nGPU memory beside the copy, MiB, as the driver counts it, of contexts and calls: {}",
+                used.join(", ")
+            )?;
         }
         Ok(())
     }

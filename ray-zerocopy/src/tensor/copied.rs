@@ -28,4 +28,7 @@ pub struct DeviceMemory {
     pub is_uploaded: bool,
     /// Why the weights were copied instead, for this process alone.
     pub why_copied: Option<String>,
+    /// The GPU, as `nvidia-smi -L` names it: `GPU-` and a UUID. `None` if the weights were copied.
+    #[serde(default)]
+    pub gpu: Option<String>,
 }

@@ -4,7 +4,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::jit::{JitActorWrapper, Recorded, TracedGraph, Values, trace};
-use ray_zerocopy::{ActorWrapper, Batching, LocalPool, Pipeline, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, Batching, LocalPool, Pipeline, TaskWrapper, device, load, share};
 use ray_zerocopy_tests::stand_in::reruns;
 
 #[derive(Pipeline)]
@@ -173,6 +173,44 @@ fn recording_with_other_results_is_not_used() {
     let reason = "output `output` of the recorded kernels differs from that of an ordinary run";
     assert_eq!(refused.as_deref(), Some(reason));
     assert_eq!(started().len(), 1, "the run that compares it");
+}
+
+#[test]
+fn recordings_and_loads_do_not_disturb_each_other() {
+    // While a thread records, CUDA refuses memory to all threads of the process.
+    let slow = [("STAND_IN_READS", "zero"), ("STAND_IN_KERNEL_MS", "2")];
+    if !reruns_with_log("calls::recordings_and_loads_do_not_disturb_each_other", &slow) {
+        return;
+    }
+    let device = device("cuda:0").unwrap();
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let mut loads = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                // Other weights each time, which are uploaded.
+                let arena = share(&Layers::new(&Device::flex())).unwrap();
+                let loaded = load::<Layers>(&arena, &device).unwrap();
+                assert_eq!(loaded.device_memory().unwrap().why_copied, None);
+                loads += 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            loads
+        });
+        // A run during a load is not recorded, and another one is.
+        let record = || {
+            let mut executable = graph().load("cuda:0").unwrap();
+            (0..2000).any(|number| {
+                executable.run(rows(number)).unwrap().data("output").unwrap();
+                assert_eq!(executable.recorded().refused, None);
+                executable.recorded().shapes == 1
+            })
+        };
+        let recorded = std::panic::catch_unwind(|| (0..5).all(|_| record()));
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(loading.join().unwrap() > 0);
+        assert!(recorded.unwrap());
+    });
 }
 
 #[test]

@@ -66,6 +66,16 @@ fn driver_that_does_not_start_is_named() {
 }
 
 #[test]
+fn driver_that_is_too_old_is_named() {
+    if stand_in::reruns("driver_that_is_too_old_is_named", &[("STAND_IN_COMPILED", "-DTOO_OLD")]) {
+        assert_eq!(
+            refusal(),
+            "device `cuda:0` is not available: found an NVIDIA driver that is too old: it lacks cuMemCreate"
+        );
+    }
+}
+
+#[test]
 fn environment_that_hides_gpus_is_named() {
     let environment = [("CUDA_VISIBLE_DEVICES", ""), ("STAND_IN_DEVICES", "0")];
     if stand_in::reruns("environment_that_hides_gpus_is_named", &environment) {
@@ -125,6 +135,7 @@ fn missing_libdevice_is_named() {
         let actors = shared.spawn(1).unwrap();
         let error = actors.actor(0).exp(Tensor::ones([4], &Device::flex())).wait().unwrap_err().to_string();
         assert!(error.contains("libdevice.10.bc was not found"), "{error}");
+        assert!(error.contains("in nvvm/libdevice below CUDA_PATH, or else below /usr/local/cuda"), "{error}");
     }
 }
 

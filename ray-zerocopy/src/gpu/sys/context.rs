@@ -16,6 +16,24 @@ pub(crate) struct Gpu {
     pub(crate) uuid: [u8; 16],
 }
 
+/// The name of a GPU in NVIDIA's tools: `GPU-` and the 32 hexadecimal digits of its UUID, in five groups.
+pub(crate) fn gpu_name(uuid: &[u8; 16]) -> String {
+    let digits: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("GPU-{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
+}
+
+/// Identifies a GPU, which need not have a context in this process. `None` if there is no such GPU.
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+pub(crate) fn uuid(index: usize) -> Option<[u8; 16]> {
+    let api = api().ok()?;
+    let (mut device, mut uuid, number) = (0, [0; 16], c_int::try_from(index).ok()?);
+    // SAFETY: the driver writes a number to `device`.
+    unsafe { call!(api, cuDeviceGet(&raw mut device, number)) }.ok()?;
+    // SAFETY: the driver writes 16 bytes to `uuid`.
+    unsafe { call!(api, cuDeviceGetUuid_v2(&raw mut uuid, device)) }.ok()?;
+    Some(uuid)
+}
+
 // SAFETY: a context may be used by all threads of the process that created it, and is never
 // destroyed.
 unsafe impl Send for Gpu {}
@@ -108,5 +126,14 @@ impl Gpu {
     /// The GPU's memory as a location.
     pub(super) fn location(&self) -> Location {
         Location { kind: 1, device: self.device }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gpus_have_the_names_of_nvidias_tools() {
+        let uuid: [u8; 16] = std::array::from_fn(|at| at as u8);
+        assert_eq!(super::gpu_name(&uuid), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
     }
 }

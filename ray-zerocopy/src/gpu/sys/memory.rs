@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::api::{AccessDescription, Address, AllocationProperties, DriverError, Handle, call};
 use super::context::Gpu;
+use crate::os::recording;
 
 /// The type of handle that is a POSIX file descriptor.
 const DESCRIPTOR: i32 = 1;
@@ -138,9 +139,11 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // A kernel may still read it. If the context has failed, none does.
-        let finished = self.gpu.synchronize();
-        // The driver frees what cannot be freed here when the process ends.
-        let _ = finished;
+        let finished = recording::apart(|| self.gpu.synchronize());
+        if finished.is_err_and(|error| !error.ends_the_context()) {
+            // The driver frees it when the process ends.
+            return;
+        }
         if self.is_mapped {
             // SAFETY: the range is mapped, and no work on the GPU uses it any more.
             let _ = unsafe { call!(self.gpu.api, cuMemUnmap(self.address, self.len)) };

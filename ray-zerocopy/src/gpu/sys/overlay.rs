@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL};
 use rustix::fs::MemfdFlags;
@@ -50,7 +51,16 @@ fn mappings() -> &'static Mutex<Mappings> {
     MAPPINGS.get_or_init(Mutex::default)
 }
 
+/// Whether burn has allocated memory.
+static HAS_ALLOCATED: AtomicBool = AtomicBool::new(false);
+
+/// Whether burn has allocated memory of a GPU in this process.
+pub(crate) fn has_allocated() -> bool {
+    HAS_ALLOCATED.load(Ordering::Relaxed)
+}
+
 extern "C" fn allocate(address: *mut Address, len: usize) -> c_int {
+    HAS_ALLOCATED.store(true, Ordering::Relaxed);
     let mut mappings = mappings().lock();
     if let Some((_, mapping)) = mappings.offered.take_if(|(wanted, _)| *wanted == len) {
         let found = mapping.address();

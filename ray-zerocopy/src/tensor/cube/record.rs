@@ -8,12 +8,13 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_std::id::StreamId;
 
 use super::sys::Recording;
+use crate::os::recording;
 
 /// Records the kernels that `run` starts. `run` is called twice with the same tensors, which have the shapes of `inputs`: the
 /// first time it computes, so that all memory that it needs is there, and the second time its kernels are recorded. `kept` are
 /// the other tensors that it reads.
 ///
-/// No other thread uses the device meanwhile.
+/// No other thread uses the device meanwhile. Returns `None` if one is loading weights: it can be tried later.
 ///
 /// # Errors
 /// If `run` fails, or does what cannot be recorded: it reads a result, writes from the host, or allocates more memory the second
@@ -23,27 +24,27 @@ pub(crate) fn record(
     inputs: &[CubeTensor],
     kept: Vec<CubeTensor>,
     run: &mut (dyn FnMut(Vec<CubeTensor>) -> Result<Vec<CubeTensor>, String> + Send),
-) -> Result<Recording, String> {
+) -> Result<Option<Recording>, String> {
     let stream = StreamId::allocate();
     let inputs: Vec<_> = stream.executes(|| inputs.iter().map(copy).collect());
     let (given, capturing) = (inputs.clone(), client.clone());
-    let recorded = client.exclusive(move || {
-        stream.executes(|| {
-            capturing.graph_prepare().map_err(|error| error.to_string())?;
-            let mut start = || {
-                drop(run(given.clone())?);
-                capturing.start_capture().map_err(|error| error.to_string())?;
-                run(given.clone())
-            };
-            let outputs = start();
-            // In the case of an error, too: until then, nothing else can be recorded.
-            let graph = capturing.stop_capture();
-            Ok((outputs?, graph.map_err(|error| error.to_string())?))
-        })
-    });
-    let (outputs, graph) =
-        recorded.map_err(|error| error.to_string()).and_then(|recorded: Result<_, String>| recorded)?;
-    Ok(Recording::new(graph, stream, inputs, outputs, kept))
+    let work = move || {
+        capturing.graph_prepare().map_err(|error| error.to_string())?;
+        let mut start = || {
+            drop(run(given.clone())?);
+            capturing.start_capture().map_err(|error| error.to_string())?;
+            run(given.clone())
+        };
+        let outputs = start();
+        // In the case of an error, too: until then, nothing else can be recorded.
+        let graph = capturing.stop_capture();
+        Ok::<_, String>((outputs?, graph.map_err(|error| error.to_string())?))
+    };
+    // On burn's thread for the device, which does nothing else meanwhile.
+    let recorded = client.exclusive(move || recording::try_record(|| stream.executes(work)));
+    let Some(recorded) = recorded.map_err(|error| error.to_string())? else { return Ok(None) };
+    let (outputs, graph) = recorded?;
+    Ok(Some(Recording::new(graph, stream, inputs, outputs, kept)))
 }
 
 /// A new tensor with the same elements, in row-major order.

@@ -22,6 +22,16 @@ use crate::tensor::value::Value;
 /// Computes outputs from inputs, on another thread.
 pub(super) type Run<'a, B> = dyn FnMut(Vec<HandleKind<B>>) -> Result<Vec<HandleKind<B>>, String> + Send + 'a;
 
+/// Why a run was not recorded.
+pub(super) enum NotRecorded {
+    /// The backend records nothing.
+    Unsupported,
+    /// The device is in use. It can be tried later.
+    Busy,
+    /// The run cannot be recorded, for this reason.
+    Refused(String),
+}
+
 /// A backend that can run graphs.
 pub(super) trait Bridge: BackendIr {
     /// Extracts the backend's tensor. Returns `None` if the value is on another backend or device.
@@ -37,17 +47,17 @@ pub(super) trait Bridge: BackendIr {
     type Recording: Send;
 
     /// Records the kernels of `run`, which is called with tensors of the shapes of `inputs`. `kept` are the other tensors that
-    /// it reads. Returns `None` if the backend cannot record.
+    /// it reads. Returns [`NotRecorded`] if it cannot.
     fn record(
         _device: &Self::Device,
         _inputs: &[HandleKind<Self>],
         _kept: Vec<HandleKind<Self>>,
         _run: &mut Run<'_, Self>,
-    ) -> Option<Result<Self::Recording, String>>
+    ) -> Result<Self::Recording, NotRecorded>
     where
         Self: Sized,
     {
-        None
+        Err(NotRecorded::Unsupported)
     }
 
     /// Starts recorded kernels with other inputs of the same shapes. Returns new tensors.
@@ -115,7 +125,7 @@ mod cube {
     use burn_ir::HandleKind;
     use burn_std::device::Device as _;
 
-    use super::{Bridge, Run};
+    use super::{Bridge, NotRecorded, Run};
     use crate::panics;
     use crate::tensor::cube::{Recording, record};
     use crate::tensor::kind::TensorKind;
@@ -168,13 +178,14 @@ mod cube {
             inputs: &[HandleKind<Self>],
             kept: Vec<HandleKind<Self>>,
             run: &mut Run<'_, Self>,
-        ) -> Option<Result<Recording, String>> {
+        ) -> Result<Recording, NotRecorded> {
             let mut run = |inputs| run(handles(inputs)).map(tensors);
             let recorded = panics::caught(|| {
                 let client = device.client();
                 record(&client, &tensors(inputs.to_vec()), tensors(kept), &mut run)
             });
-            Some(recorded.and_then(|recorded| recorded))
+            let recorded = recorded.and_then(|recorded| recorded).map_err(NotRecorded::Refused)?;
+            recorded.ok_or(NotRecorded::Busy)
         }
 
         fn replay(recording: &mut Recording, inputs: &[HandleKind<Self>]) -> Result<Vec<HandleKind<Self>>, String> {

@@ -279,10 +279,9 @@ fn no_output(port: &Port) -> ReplayError {
 
 impl<B: Bridge> Execute for Executor<B> {
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
-        let outputs = self.plan(sizes).and_then(|()| match self.records {
-            true => self.run_or_replay(inputs),
-            false => self.run(inputs, |_| ()),
-        });
+        let outputs = self
+            .plan(sizes)
+            .and_then(|()| if self.records { self.run_or_replay(inputs) } else { self.run(inputs, |_| ()) });
         if outputs.is_err() {
             self.reset();
         }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use burn_ir::HandleKind;
 
-use super::backend::Bridge;
+use super::backend::{Bridge, NotRecorded};
 use super::executor::Executor;
 use crate::error::graph::ReplayError;
 use crate::jit::executable::Recorded;
@@ -81,13 +81,11 @@ impl<B: Bridge> Executor<B> {
             Progress::Recorded(recording, compared) => self.replay(recording, compared, inputs),
             Progress::Never(reason) => (self.ordinary(inputs), Progress::Never(reason)),
         };
-        let is_recorded = matches!(progress, Progress::Recorded(..));
         if let Some(plan) = self.plans.iter_mut().next() {
             plan.recording = progress;
         }
-        if is_recorded {
-            self.make_room();
-        }
+        // A run that failed may have lacked memory.
+        self.keep_recordings(if outputs.is_ok() { MOST } else { 0 });
         outputs
     }
 
@@ -107,12 +105,13 @@ impl<B: Bridge> Executor<B> {
         let device = self.backend_device.clone();
         let mut run = |inputs| self.operations(inputs, |_| ()).map_err(|error| error.to_string());
         let progress = match B::record(&device, &inputs, kept, &mut run) {
-            None => Progress::Never(None),
-            Some(Err(reason)) => {
+            Err(NotRecorded::Unsupported) => Progress::Never(None),
+            Err(NotRecorded::Busy) => Progress::After(0),
+            Err(NotRecorded::Refused(reason)) => {
                 self.reset();
                 Progress::Never(Some(reason))
             }
-            Some(Ok(recording)) => self.compare(Box::new(recording), COMPARED, &inputs, &outputs),
+            Ok(recording) => self.compare(Box::new(recording), COMPARED, &inputs, &outputs),
         };
         (Ok(outputs), progress)
     }
@@ -164,10 +163,10 @@ impl<B: Bridge> Executor<B> {
         }
     }
 
-    /// Drops the recordings that were used least recently, if there are too many.
-    fn make_room(&mut self) {
+    /// Drops the recordings that were used least recently, if there are more than this.
+    fn keep_recordings(&mut self, most: usize) {
         let is_recorded = |progress: &Progress<B>| matches!(progress, Progress::Recorded(..));
-        for plan in self.plans.iter_mut().filter(|plan| is_recorded(&plan.recording)).skip(MOST) {
+        for plan in self.plans.iter_mut().filter(|plan| is_recorded(&plan.recording)).skip(most) {
             plan.recording = Progress::After(RUNS_BEFORE_ANOTHER);
         }
     }
