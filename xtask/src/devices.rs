@@ -74,9 +74,10 @@ pub(crate) fn tests() -> Result<()> {
     run(example)
 }
 
-/// Tests TorchScript on a cluster of Ray.
+/// Tests TorchScript, and GPUs on the tests' own driver, on a cluster of Ray.
 pub(crate) fn on_ray() -> Result<()> {
-    run_tests(selection("test", &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
+    let tests = ["--no-fail-fast", "--test", "torchscript_ray", "--test", "cuda_ray"];
+    run_tests(selection("test", &[WITH_RAY, &tests].concat())?)
 }
 
 /// Lints the code of the features, with the conformance suite's instantiation for CUDA.

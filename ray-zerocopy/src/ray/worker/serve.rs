@@ -27,7 +27,9 @@ use crate::engine::trace::remote;
 use crate::engine::trace::setup::WorkerSetUp;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
+use crate::os::last_call;
 use crate::os::sync::Mutex;
+use crate::os::sys::atexit;
 use crate::panics;
 use crate::ray::api::object;
 use crate::ray::api::trampoline::{Job, MethodShim, Shim};
@@ -39,6 +41,9 @@ use crate::ray::wire::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, 
 
 /// Time after which a task worker drops an idle pipeline. `RAY_ZEROCOPY_KEEP_SECONDS` overrides it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time in which Ray takes the last answer of a process.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// Result of constructing an actor.
 pub(super) enum Outcome {
@@ -284,6 +289,23 @@ pub fn use_threads(threads: usize) {
     });
 }
 
+/// Ends this process when Ray has taken its answer: it cannot compute on its device any more. Ray starts another one.
+fn end_soon() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let end = || {
+            std::thread::sleep(TIME_TO_ANSWER);
+            eprintln!(
+                "ray-zerocopy worker {}: it ends, since it cannot compute on its device any more",
+                std::process::id()
+            );
+            atexit::at_once(1)
+        };
+        // Without the thread, its calls fail.
+        let _started = std::thread::Builder::new().name("ray-zerocopy end".to_owned()).spawn(end);
+    });
+}
+
 fn no_state() -> Answer {
     let (what, reason) = ("the call".to_owned(), "the actor has no state".to_owned());
     Answer::Failed(MethodError::Wire { what, reason })
@@ -314,6 +336,9 @@ impl WorkerState {
         let mut report = Report::default();
         let result = self.serve(order, inputs, &mut report, items);
         let (answer, payload) = result.unwrap_or_else(|answer| (answer, Outgoing::default()));
+        if last_call::is_requested() {
+            end_soon();
+        }
         (report, answer, payload)
     }
 
