@@ -2,7 +2,11 @@
 //! process while one of them records.
 
 use std::cell::Cell;
-use std::sync::{PoisonError, RwLock, TryLockError};
+#[cfg(feature = "gpu")]
+use std::sync::PoisonError;
+use std::sync::RwLock;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use std::sync::TryLockError;
 
 static LOCK: RwLock<()> = RwLock::new(());
 

@@ -44,6 +44,10 @@ unsafe impl Sync for Gpu {}
 /// `CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED`.
 const SHARES_MEMORY: [c_int; 2] = [102, 103];
 
+/// What the driver does not say of a GPU that another process has for itself.
+const EXCLUSIVE: &str = ": another process has the GPU, and its compute mode allows one at a time (`nvidia-smi -c 0` allows \
+                         several, and so does MPS)";
+
 impl Gpu {
     /// The number of GPUs that the driver lists for this process.
     ///
@@ -79,12 +83,9 @@ impl Gpu {
             gpu.enter()?;
             Ok(gpu)
         };
-        open().map_err(|error: DriverError| match error.is_exclusive() {
-            true => format!(
-                "{error}: another process has the GPU, and its compute mode allows one at a time (`nvidia-smi -c 0` allows \
-                 several, and so does MPS)"
-            ),
-            false => error.to_string(),
+        open().map_err(|error: DriverError| {
+            let hint = if error.is_exclusive() { EXCLUSIVE } else { "" };
+            format!("{error}{hint}")
         })
     }
 

@@ -23,6 +23,7 @@ use crate::tensor::value::Value;
 pub(super) type Run<'a, B> = dyn FnMut(Vec<HandleKind<B>>) -> Result<Vec<HandleKind<B>>, String> + Send + 'a;
 
 /// Why a run was not recorded.
+#[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), expect(dead_code, reason = "only GPUs record"))]
 pub(super) enum NotRecorded {
     /// The backend records nothing.
     Unsupported,
