@@ -24,7 +24,7 @@ class _Measured:
         else:
             # The pickle is freed when it has been loaded.
             pickled = [what]
-            self._load = lambda: pickle.loads(pickled.pop())
+            self._load = lambda: _evaluated(pickle.loads(pickled.pop()))
         return self.memory()
 
     def load(self):
@@ -63,3 +63,22 @@ class _Measured:
 def main(descriptor, threads):
     """Serves commands until the connection is closed."""
     _worker.serve(descriptor, threads, _Measured().run)
+
+
+def _evaluated(root):
+    """Sets the modules of an object to evaluation mode, as those of shared pipelines are."""
+    import torch
+
+    from . import _walk
+
+    # By id, with the objects, so that no other one gets the same id.
+    found, left = {}, [root]
+    while left:
+        value = left.pop()
+        if id(value) in found:
+            continue
+        found[id(value)] = value
+        if isinstance(value, torch.nn.Module):
+            value.eval()
+        left.extend(child for _, child in _walk.children(value))
+    return root

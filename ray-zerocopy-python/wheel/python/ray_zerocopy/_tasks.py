@@ -63,4 +63,6 @@ _loaded = _base.Cache()
 
 def run(handle, method, *args, **kwargs):
     """The function that each task runs."""
-    return getattr(_loaded.get(handle), method)(*args, **kwargs)
+    from ._worker import called
+
+    return called(_loaded.get(handle), method)(*args, **kwargs)

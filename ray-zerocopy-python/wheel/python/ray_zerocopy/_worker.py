@@ -5,6 +5,8 @@ import signal
 import socket
 import traceback
 
+import cloudpickle
+
 from . import _messages
 
 
@@ -42,7 +44,20 @@ def _run(loaded, arena, device, strict, method, args, kwargs):
     pipeline = loaded.get(key)
     if pipeline is None:
         pipeline = loaded[key] = load(arena, device, strict)
-    return getattr(pipeline, method)(*args, **kwargs)
+    return called(pipeline, method)(*args, **kwargs)
+
+
+def called(pipeline, method):
+    """Returns a method of a pipeline."""
+    import torch
+
+    if method == "__call__" and isinstance(pipeline, torch.export.ExportedProgram):
+        # A program is not called itself. The module is kept with it.
+        module = pipeline.__dict__.get("_ray_zerocopy_module")
+        if module is None:
+            module = pipeline.__dict__["_ray_zerocopy_module"] = pipeline.module()
+        return module
+    return getattr(pipeline, method)
 
 
 def load(arena, device, strict):
@@ -58,7 +73,8 @@ def load(arena, device, strict):
 def _failed(error):
     trace = traceback.format_exc()
     try:
+        # An exception with arguments of its own can often be pickled, and not be unpickled.
+        cloudpickle.loads(cloudpickle.dumps(error))
         return _messages.encode((False, error, trace))
     except Exception:
-        # The exception cannot be sent.
         return _messages.encode((False, RuntimeError(f"{type(error).__qualname__}: {error}"), trace))

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 
 from . import _forks
 
@@ -31,6 +32,11 @@ class _Wrapper:
         # Raises TypeError for an object that this wrapper is not for.
         if isinstance(pipeline, type):
             raise TypeError(f"pipeline should be an object, found the class {pipeline.__qualname__}: call it first")
+        if isinstance(pipeline, (str, bytes, os.PathLike)):
+            raise TypeError(
+                f"pipeline should be an object, found {pipeline!r}: a file is loaded first, with torch.load, torch.jit.load "
+                "or torch.export.load"
+            )
 
     @property
     def _reference(self):
@@ -111,7 +117,7 @@ class TaskWrapper(_Wrapper):
     def __init__(self, pipeline, device=None, *, strict=False, spill=False, engine=None, workers=None, **options):
         self._engine = _engine(engine, workers, options)
         super().__init__(pipeline, device, strict, spill, self._engine)
-        self._kind = type(pipeline)
+        self._kind, self._own = _methods_of(pipeline)
         self._methods = {}
 
     def remote(self, *args, **kwargs):
@@ -122,8 +128,11 @@ class TaskWrapper(_Wrapper):
         return self._engine.call(self, self._called(), args, kwargs)
 
     def _called(self):
-        # `getattr` would find that of the class, which makes objects.
-        if not any("__call__" in vars(kind) for kind in self._kind.__mro__):
+        import torch
+
+        # `getattr` would find that of the class, which makes objects. A program of `torch.export` has one that raises.
+        is_program = issubclass(self._kind, torch.export.ExportedProgram)
+        if not is_program and not any("__call__" in vars(kind) for kind in self._kind.__mro__):
             raise TypeError(f"{self._kind.__qualname__} cannot be called: it has no `__call__`; call a method of it")
         return "__call__"
 
@@ -133,20 +142,22 @@ class TaskWrapper(_Wrapper):
         method = self._methods.get(name)
         if method is None:
             function = getattr(self._kind, name, None)
-            if not callable(function):
+            if not callable(function) and name not in self._own:
                 raise AttributeError(
                     f"{self._kind.__qualname__} has no method `{name}`; an attribute of the pipeline is read with "
                     f"`wrapper.load().{name}`"
                 )
-            method = self._methods[name] = Method(self, name, function)
+            method = self._methods[name] = Method(self, name, function, _signature(self._kind, name))
         return method
 
     def __dir__(self):
-        return [*super().__dir__(), *(name for name in dir(self._kind) if callable(getattr(self._kind, name, None)))]
+        return [*super().__dir__(), *(name for name in dir(self._kind) if callable(getattr(self._kind, name, None))), *self._own]
 
     @property
     def __signature__(self):
-        return _signature(self._kind.__call__)
+        import torch
+
+        return _signature(self._kind, "forward" if issubclass(self._kind, torch.nn.Module) else "__call__")
 
     def options(self, **options):
         """Returns the same pipeline with options of Ray for its tasks."""
@@ -174,11 +185,12 @@ class TaskWrapper(_Wrapper):
 class Method:
     """A method of a pipeline that runs in another process. Call it, or ``remote(...)``."""
 
-    def __init__(self, wrapper, name, function):
+    def __init__(self, wrapper, name, function, signature):
         self._wrapper = wrapper
-        self._name = name
-        functools.update_wrapper(self, function, updated=())
-        self.__signature__ = _signature(function)
+        self._name = self.__name__ = name
+        if function is not None:
+            functools.update_wrapper(self, function, updated=())
+        self.__signature__ = signature
 
     def remote(self, *args, **kwargs):
         """Starts the call. Returns a reference to the result, or a future."""
@@ -216,14 +228,31 @@ class JITTaskWrapper(_Script, TaskWrapper):
     """:class:`TaskWrapper` for a TorchScript module, or for a pipeline that contains some."""
 
 
-def _signature(function):
+def _methods_of(pipeline):
+    # The class with a pipeline's methods, and the names of those that only the object has.
+    import torch
+
+    from . import _torchscript
+
+    if _torchscript.is_compiled(pipeline):
+        return type(pipeline._orig_mod), frozenset()
+    if isinstance(pipeline, torch.jit.ScriptModule):
+        return type(pipeline), frozenset(pipeline._c._method_names()) - {"forward"}
+    own = vars(pipeline).items() if hasattr(pipeline, "__dict__") else ()
+    is_method = lambda value: callable(value) and not isinstance(value, (type, torch.nn.Module))
+    return type(pipeline), frozenset(name for name, value in own if not name.startswith("_") and is_method(value))
+
+
+def _signature(kind, name):
+    # The signature of a method of a class, without the object itself. None if it is not known.
+    function = getattr(kind, name, None)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
+    is_bound = not inspect.isfunction(function) or isinstance(inspect.getattr_static(kind, name), staticmethod)
     parameters = list(signature.parameters.values())
-    bound = parameters[1:] if inspect.isfunction(function) and parameters else parameters
-    return signature.replace(parameters=bound)
+    return signature if is_bound else signature.replace(parameters=parameters[1:])
 
 
 def _engine(name, workers, options):

@@ -8,6 +8,13 @@ import torch
 from torch import nn
 
 
+class OddError(Exception):
+    """Can be pickled, and not be unpickled: its arguments are not those of its constructor."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+
+
 class Pipeline:
     """Modules at any depth, ties, views, several dtypes, and ordinary attributes."""
 
@@ -48,6 +55,9 @@ class Pipeline:
     def fail(self, text):
         raise KeyError(text)
 
+    def fail_oddly(self, code, text):
+        raise OddError(code, text)
+
     def die(self):
         os._exit(3)
 
@@ -60,6 +70,10 @@ class Pipeline:
 
     def first(self):
         return self.encoder[0].weight[0, 0].item()
+
+    def first_after(self, seconds):
+        time.sleep(seconds)
+        return os.getpid(), self.first()
 
 
 @dataclasses.dataclass

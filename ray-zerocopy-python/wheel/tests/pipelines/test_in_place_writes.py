@@ -54,10 +54,12 @@ def test_write_is_private(write):
 def test_write_in_a_worker_does_not_reach_others():
     with rz.TaskWrapper(Pipeline(), workers=2) as wrapped:
         first = wrapped.first()
+        # Both workers load. Each call waits until the other one runs as well.
+        [call.result() for call in [wrapped.sleep.remote(1) for _ in range(2)]]
         assert wrapped.write(7.0) == 7.0
+        answers = [call.result() for call in [wrapped.first_after.remote(1) for _ in range(2)]]
         # The worker that wrote keeps its own pages, like any state of its pipeline.
-        answers = [future.result() for future in [wrapped.first.remote() for _ in range(40)]]
-        assert set(answers) <= {first, 7.0}
+        assert len({pid for pid, _ in answers}) == 2 and sorted(value for _, value in answers) == sorted([first, 7.0])
         assert wrapped.load().first() == first
         wrapped.verify()
 

@@ -132,6 +132,15 @@ def test_exceptions_arrive_with_the_traceback_of_the_worker(wrapped):
     assert wrapped.count()
 
 
+def test_exception_that_cannot_be_unpickled_is_named_and_ends_no_worker():
+    with rz.TaskWrapper(Pipeline(), workers=1) as wrapped:
+        pid, _ = wrapped.count()
+        with pytest.raises(RuntimeError, match="OddError: 7: why") as caught:
+            wrapped.fail_oddly(7, "why")
+        assert "in fail_oddly" in str(caught.value.__cause__)
+        assert wrapped.count() == (pid, 2)
+
+
 def test_dead_worker_is_an_error_and_is_replaced(wrapped):
     with pytest.raises(rz.WorkerError, match="worker [0-9]+ ended with exit code 3 during a call"):
         wrapped.die()

@@ -1,9 +1,11 @@
 """TorchScript modules, exported programs and compiled modules as pipelines and as parts of pipelines."""
 
 import functools
+import inspect
 import io
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -140,6 +142,44 @@ def test_script_runs_in_workers(image):
         assert torch.allclose(wrapped(image), script(image), atol=1e-6)
 
 
+class Exporting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, rows):
+        return self.layer(rows)
+
+    @torch.jit.export
+    def twice(self, rows):
+        return self.layer(rows) * 2
+
+    @staticmethod
+    def named(rows, name: str = "rows"):
+        return name, rows.shape
+
+
+def test_exported_methods_of_a_script_run_in_workers():
+    rows = torch.randn(3, 4)
+    script = torch.jit.script(Exporting().eval())
+    with rz.JITTaskWrapper(script, workers=1) as wrapped:
+        assert torch.equal(wrapped.twice(rows), script.twice(rows)) and "twice" in dir(wrapped)
+        with pytest.raises(AttributeError, match="has no method `thrice`"):
+            wrapped.thrice(rows)
+
+
+def test_methods_of_a_compiled_module_and_of_an_object_run_in_workers():
+    rows, model = torch.randn(3, 4), Exporting().eval()
+    with rz.TaskWrapper(torch.compile(model, backend="eager"), workers=1) as wrapped:
+        assert torch.allclose(wrapped(rows), model(rows)) and torch.allclose(wrapped.twice(rows), model.twice(rows))
+        assert str(inspect.signature(wrapped)) == "(rows)"
+        assert str(inspect.signature(wrapped.named)) == "(rows, name: str = 'rows')"
+        assert wrapped.named(rows, name="x") == ("x", (3, 4))
+    holder = types.SimpleNamespace(model=model, double=lambda rows: rows * 2)
+    with rz.TaskWrapper(holder, workers=1) as wrapped:
+        assert torch.equal(wrapped.double(rows), rows * 2)
+
+
 def test_compiled_module_is_compiled_where_it_is_loaded(image):
     model = Network().eval()
     compiled = torch.compile(model, backend="eager", dynamic=True)
@@ -174,6 +214,17 @@ print(memory("VmHWM:") - before, torch.equal(loaded.module()(torch.ones(1, 1024)
     assert done.returncode == 0, done.stderr
     grown, is_equal = done.stdout.split()
     assert int(grown) < 32 << 10 and is_equal == "True"
+
+
+def test_exported_program_of_a_file_runs_in_workers(image, tmp_path):
+    model = Network().eval()
+    torch.export.save(torch.export.export(model, (image,)), tmp_path / "model.pt2")
+    with pytest.raises(TypeError, match="a file is loaded first, with .*torch.export.load"):
+        rz.TaskWrapper(tmp_path / "model.pt2", workers=1)
+    program = torch.export.load(tmp_path / "model.pt2")
+    with rz.TaskWrapper(program, workers=1) as wrapped:
+        for _ in range(2):
+            assert torch.equal(wrapped(image), model(image))
 
 
 def test_exported_program_is_a_pipeline(image):
