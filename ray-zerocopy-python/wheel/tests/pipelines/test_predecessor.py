@@ -1,5 +1,6 @@
-"""The lines of the predecessor's README, with their names."""
+"""The predecessor's names: its README as it is, and each of them."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -33,6 +34,12 @@ class InferenceActor:
     def predict(self, data):
         with torch.no_grad():
             return self.pipeline(data)
+
+
+def test_blocks_of_its_readme_run_as_they_are():
+    script = pathlib.Path(__file__).parent / "predecessor_readme.py"
+    done = subprocess.run([sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "done", done.stdout + done.stderr
 
 
 def test_actors(ray):
