@@ -5,11 +5,13 @@ import re
 import resource
 import signal
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
 
 import ray_zerocopy as rz
+import test_in_place_writes
 from models import Large, Network, Pipeline, cause, evaluated
 
 
@@ -81,6 +83,34 @@ def test_actors_load_the_weights_in_place(ray, work):
     assert wrapper.load().first() == first
     wrapper.verify()
     assert wrapper.report().place == "Ray's object store"
+
+
+class Writer:
+    def __init__(self, wrapper):
+        self.module = wrapper.load()
+
+    def write(self, function):
+        function(self.module)
+        return self.state()
+
+    def state(self):
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+
+def test_writes_of_every_kind_stay_in_their_actor(ray):
+    cloudpickle.register_pickle_by_value(test_in_place_writes)
+    model = Network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    wrapper = rz.ActorWrapper(model)
+    writer, reader = [ray.remote(Writer).options(num_cpus=0).remote(wrapper) for _ in range(2)]
+    same = lambda one, other: all(torch.equal(one[name], other[name]) for name in before)
+    last = before
+    for write in test_in_place_writes.WRITES:
+        now = ray.get(writer.write.remote(write))
+        assert not same(now, last), f"{write.__name__} had an effect"
+        last = now
+        assert same(ray.get(reader.state.remote()), before) and same(wrapper.load().state_dict(), before), write.__name__
+    wrapper.verify()
 
 
 def test_memory_of_actors(ray):
