@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import ray_zerocopy as rz
+from ray_zerocopy._gpu import Gpus
+from ray_zerocopy._weights import Loaded
 from models import Network, Pipeline
 
 
@@ -129,3 +132,23 @@ def test_state_of_the_pipeline_is_not_shared():
     one.config["threshold"] = 1.0
     one.count()
     assert two.config == {"threshold": 0.5} and two.calls == 0
+
+
+class WithoutSharing:
+    """An arena on a machine whose GPUs have no memory that processes can share."""
+
+    def on_gpu(self, index, least):
+        return None, "the GPU is too old"
+
+
+def test_weights_that_are_not_shared_on_a_gpu_are_named_once():
+    gpus = Gpus(WithoutSharing())
+    with pytest.warns(UserWarning, match="own copy of the weights on `cuda:3`: the GPU is too old"):
+        assert gpus.storage(torch.device("cuda", 3), 0) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gpus.storage(torch.device("cuda", 3), 1) is None
+    loaded = Loaded(rz.ActorWrapper(nn.Linear(2, 2))._weights.arena(), None)
+    loaded._gpus = gpus
+    with pytest.raises(RuntimeError, match="strict: each process would have its own copy of the weights on `cuda:3`: the GPU is too old"):
+        loaded.take(True)

@@ -158,6 +158,16 @@ def test_arena_has_ids_paths_and_checksums():
     assert len(pickle.dumps(wrapper)) < 1000 and "models.Pipeline" in repr(wrapper)
 
 
+def test_tensors_of_other_layouts_are_loaded():
+    rows = torch.randn(6, 4)
+    compressed = rows.relu().to_sparse_csr()
+    channels = torch.quantize_per_channel(rows, torch.rand(6) + 0.1, torch.zeros(6), 0, torch.qint8)
+    loaded = rz.ActorWrapper({"compressed": compressed, "channels": channels}).load()
+    assert loaded["compressed"].layout == torch.sparse_csr and torch.equal(loaded["compressed"].to_dense(), rows.relu())
+    assert torch.equal(loaded["channels"].int_repr(), channels.int_repr())
+    assert torch.equal(loaded["channels"].q_per_channel_scales(), channels.q_per_channel_scales())
+
+
 def test_quantised_modules_are_loaded_and_their_copies_are_counted():
     linear = nn.Linear(64, 64)
     quantised = torch.quantize_per_tensor(torch.randn(8, 8), 0.1, 3, torch.qint8)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import ray_zerocopy as rz
+from ray_zerocopy import _messages
 from forks import in_a_fork
 from models import Large, Pipeline, eventually, evaluated
 
@@ -130,6 +131,13 @@ def test_exceptions_arrive_with_the_traceback_of_the_worker(wrapped):
     with pytest.raises(TypeError, match="cannot pickle"):
         wrapped.echo(threading.Lock())
     assert wrapped.count()
+
+
+@pytest.mark.parametrize("large", [torch.arange(1 << 18), numpy.arange(1 << 18), {"rows": [torch.zeros(1 << 20)], "name": "x"}])
+def test_large_values_do_not_pass_through_pickle(large):
+    payload, buffers = _messages.encode((True, large, None))
+    tensor = large["rows"][0] if isinstance(large, dict) else large
+    assert len(payload) < 1000 and [each.nbytes for each in buffers] == [tensor.nbytes]
 
 
 def test_exception_that_cannot_be_unpickled_is_named_and_ends_no_worker():
