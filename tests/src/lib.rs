@@ -5,6 +5,7 @@
 pub mod chaos;
 pub mod conformance;
 pub mod engines;
+pub mod gpu_weights;
 pub mod heap;
 pub mod holdings;
 pub mod memory;

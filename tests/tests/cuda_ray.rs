@@ -4,49 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::ray::{Cluster, Options};
-use ray_zerocopy::{ActorWrapper, Pipeline, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, TaskWrapper, gather};
+use ray_zerocopy_tests::gpu_weights::{CORNERS, MODEL, SIZE, Weights, copies};
 use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::stand_in::{allocations, reruns};
-
-const SIZE: usize = 1024;
-/// Bytes of the weights: more than burn's own pages for small tensors.
-const MODEL: u64 = 4 * (SIZE * SIZE * 4) as u64;
-
-#[derive(Pipeline)]
-#[pipeline(init = Weights::new)]
-struct Weights {
-    layers: Vec<Linear>,
-}
-
-impl Weights {
-    fn new(device: &Device) -> Self {
-        let layer = |index: usize| {
-            let initializer = Initializer::Constant { value: (index + 1) as f64 };
-            LinearConfig::new(SIZE, SIZE).with_bias(false).with_initializer(initializer).init(device)
-        };
-        Self { layers: (0..4).map(layer).collect() }
-    }
-}
-
-#[ray_zerocopy::remote]
-impl Weights {
-    /// The first number of each layer, and what the process sees of the GPUs.
-    pub fn look(&self) -> (Vec<f32>, Option<String>) {
-        let first = |layer: &Linear| layer.weight.val().into_data().iter::<f32>().next().unwrap();
-        (self.layers.iter().map(first).collect(), std::env::var("CUDA_VISIBLE_DEVICES").ok())
-    }
-
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.layers[0].forward(x)
-    }
-
-    pub fn pid(&self) -> u32 {
-        std::process::id()
-    }
-}
 
 fn cluster() -> Cluster {
     Cluster::local().cpus(4).gpus(2).object_store(200 << 20).quiet().start().unwrap()
@@ -61,13 +24,12 @@ fn actors_share_a_copy_on_each_gpu() {
     let model = Weights::new(&Device::flex());
     let halves = cluster.with(Options::default().cpus(0.1).gpus(0.5));
     let actors = ActorWrapper::on(&halves, &model).unwrap().device("cuda:0").unwrap().strict().spawn(4).unwrap();
-    let mut visible = BTreeSet::new();
-    for looked in gather(actors.iter().map(|actor| actor.look())).wait().unwrap() {
-        assert_eq!(looked.0, [1.0, 2.0, 3.0, 4.0]);
-        visible.insert(looked.1.unwrap());
+    for corners in gather(actors.iter().map(|actor| actor.corners())).wait().unwrap() {
+        assert_eq!(corners, CORNERS);
     }
+    let visible = gather(actors.iter().map(|actor| actor.visible_gpus())).wait().unwrap();
+    let visible: BTreeSet<_> = visible.into_iter().map(|gpus| gpus.unwrap()).collect();
     assert_eq!(visible.into_iter().collect::<Vec<_>>(), ["0", "1"], "two actors on each GPU, which calls it `cuda:0`");
-    let copies = || allocations().into_values().filter(|bytes| *bytes >= MODEL).collect::<Vec<_>>();
     assert_eq!(copies(), [MODEL, MODEL], "{:?}", allocations());
     let report = actors.report().unwrap().to_string();
     for gpu in ["GPU-01010101-", "GPU-02020202-"] {
@@ -77,7 +39,8 @@ fn actors_share_a_copy_on_each_gpu() {
     // This release of Ray hides no GPU from an actor that requests none. It finds the copy of the first one.
     let without = cluster.with(Options::default().cpus(0.1));
     let more = ActorWrapper::on(&without, &model).unwrap().device("cuda:0").unwrap().spawn(1).unwrap();
-    assert_eq!(more.actor(0).look().wait().unwrap(), (vec![1.0, 2.0, 3.0, 4.0], None));
+    assert_eq!(more.actor(0).corners().wait().unwrap(), CORNERS);
+    assert_eq!(more.actor(0).visible_gpus().wait().unwrap(), None);
     assert_eq!(copies(), [MODEL, MODEL], "{:?}", allocations());
     drop((actors, more));
     eventually("the copies are freed", || copies().is_empty());

@@ -72,7 +72,7 @@ impl Executable {
     }
 
     /// What the device has recorded: on `cuda` and `wgpu`, the kernels of a graph are recorded in the third run with inputs of
-    /// the same shapes, and started in one step from then on.
+    /// the same shapes, and started in one step from the fifth on.
     ///
     /// A recording is only used if its results were those of ordinary runs, bit for bit. Other devices record nothing.
     pub fn recorded(&self) -> Recorded {

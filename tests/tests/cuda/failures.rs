@@ -6,10 +6,11 @@ use std::time::Duration;
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::LoadError;
 use ray_zerocopy::{ActorWrapper, Arena, CallError, Error, device, load};
+use ray_zerocopy_tests::gpu_weights::{CORNERS, Weights, copies};
 use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use ray_zerocopy_tests::stand_in::{allocations, output_of, reruns};
 
-use super::sharing::{CORNERS, Weights, arena, copies, kill};
+use super::sharing::{arena, kill};
 
 fn model() -> ActorWrapper<TestModel> {
     ActorWrapper::new(&TestModelConfig::new(64).init(&Device::flex())).unwrap().device("cuda:0").unwrap()

@@ -1,50 +1,13 @@
 //! One copy of the weights per GPU: which process makes it, who finds it, and when its memory returns.
 
-use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::LoadError;
 use ray_zerocopy::holder::Holder;
-use ray_zerocopy::{ActorWrapper, Actors, Arena, Error, Pipeline, device, load, share};
+use ray_zerocopy::{ActorWrapper, Actors, Arena, Error, device, load, share};
+use ray_zerocopy_tests::gpu_weights::{CORNERS, LAYER, MODEL, Weights, copies};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::stand_in::{allocations, held, reruns};
 use rustix::process::{Pid, Signal, kill_process};
-
-const SIZE: usize = 2048;
-/// Bytes of one layer's weight.
-const LAYER: u64 = (SIZE * SIZE * 4) as u64;
-/// Four layers: more than burn's own pages.
-const MODEL: u64 = 4 * LAYER;
-
-/// A pipeline whose weights are read back, since the driver of these tests runs no kernels.
-#[derive(Pipeline)]
-#[pipeline(init = Weights::new)]
-pub(super) struct Weights {
-    layers: Vec<Linear>,
-}
-
-impl Weights {
-    fn new(device: &Device) -> Self {
-        let layer = |index: usize| {
-            let initializer = Initializer::Constant { value: (index + 1) as f64 };
-            LinearConfig::new(SIZE, SIZE).with_bias(false).with_initializer(initializer).init(device)
-        };
-        Self { layers: (0..4).map(layer).collect() }
-    }
-}
-
-#[ray_zerocopy::remote]
-impl Weights {
-    /// The first and the last number of each layer.
-    pub fn corners(&self) -> Vec<f32> {
-        let corners = |layer: &Linear| {
-            let data: Vec<f32> = layer.weight.val().into_data().iter().collect();
-            [data[0], data[data.len() - 1]]
-        };
-        self.layers.iter().flat_map(corners).collect()
-    }
-}
-
-pub(super) const CORNERS: [f32; 8] = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0];
 
 pub(super) fn arena() -> Arena {
     share(&Weights::new(&Device::flex())).unwrap()
@@ -52,11 +15,6 @@ pub(super) fn arena() -> Arena {
 
 fn spawn(arena: &Arena, workers: usize) -> Actors<Weights> {
     ActorWrapper::<Weights>::from_arena(arena.clone()).device("cuda:0").unwrap().spawn(workers).unwrap()
-}
-
-/// The allocations that are large enough to be a copy.
-pub(super) fn copies() -> Vec<u64> {
-    allocations().into_values().filter(|bytes| *bytes >= MODEL).collect()
 }
 
 pub(super) fn kill(pid: u32) {
